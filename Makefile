@@ -1,0 +1,45 @@
+# Distribu: `make` alone tells what there is.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench prove format lock clean
+
+help:  ## Show this.
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed (PYTHON=python3.13 make ... takes another)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(READY)  ## Serve a demo company at http://127.0.0.1:8000, on a database of its own.
+	@DISTRIBU_DATA_DIR=$${DISTRIBU_DATA_DIR:-$(CURDIR)/.distribu} $(BIN)/distribu serve --demo
+
+test: $(READY)  ## Run every test; PostgreSQL comes along.
+	@$(BIN)/python -m pytest -q
+
+check: $(READY)  ## Lint, format, types and import contracts.
+	@$(BIN)/ruff check -q src tests
+	@$(BIN)/ruff format -q --check src tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(READY)  ## Measure CPU, round trips and rates against a floor.
+	@$(BIN)/python -m tests.benchmarks
+
+prove: $(READY)  ## The long proofs: crashes, races at size, planted bugs.
+	@$(BIN)/python -m pytest -q tests/proofs
+
+format: $(READY)  ## Put the code into shape.
+	@$(BIN)/ruff check -q --fix src tests; $(BIN)/ruff format -q src tests
+
+lock: $(READY)  ## Lock the newest dependencies that fit.
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras --group dev --group build pyproject.toml -o requirements.txt
+
+clean:  ## Remove what was made here, the demo's data included.
+	@rm -rf $(VENV) .distribu .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

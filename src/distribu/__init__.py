@@ -1,0 +1,59 @@
+"""Distribu: the wholesale ordering core.
+
+``connect`` embeds it, ``Harness`` is it in memory for tests, ``http_app`` is its API as an ASGI
+application, and ``inside`` runs it in a transaction of yours. Use cases are in
+``distribu.application``, one module per context.
+"""
+
+from distribu.application.kernel import Distribu, Issued
+from distribu.application.ports import Page
+from distribu.domain.access import Actor, ContactRole, Permission, Role
+from distribu.domain.errors import (
+    Bug,
+    Busy,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    PaymentRequired,
+    Refused,
+    Stale,
+    Unauthenticated,
+)
+from distribu.domain.values import Secret
+from distribu.entrypoints.embed import connect, inside
+from distribu.entrypoints.harness import Harness, Shop, amount
+from distribu.entrypoints.http.app import http_app
+from distribu.entrypoints.worker import Worker
+from distribu.settings import Settings, SettingsUnusable, load
+
+__all__ = [
+    "Actor",
+    "Bug",
+    "Busy",
+    "Conflict",
+    "ContactRole",
+    "Distribu",
+    "Forbidden",
+    "Harness",
+    "Invalid",
+    "Issued",
+    "NotFound",
+    "Page",
+    "PaymentRequired",
+    "Permission",
+    "Refused",
+    "Role",
+    "Secret",
+    "Settings",
+    "SettingsUnusable",
+    "Shop",
+    "Stale",
+    "Unauthenticated",
+    "Worker",
+    "amount",
+    "connect",
+    "http_app",
+    "inside",
+    "load",
+]

@@ -1,0 +1,1 @@
+"""The real things behind the ports, and their twins in memory."""

@@ -1,0 +1,713 @@
+"""The store, the directory and the queue in memory, keeping every promise the real ones keep."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from distribu.application.ports import (
+    NUMBER_TO_COME,
+    AlreadyAnswered,
+    Change,
+    Clock,
+    Message,
+    NewRecord,
+    OnceKey,
+    Page,
+    Parcel,
+    Scope,
+    StoredAnswer,
+    everything_told,
+)
+from distribu.domain.access import ActorKind, ApiKey, KeyGrant
+from distribu.domain.audit import Record
+from distribu.domain.catalog import Product, StockMoved, StockMovement
+from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
+from distribu.domain.entity import Entity, Numbered
+from distribu.domain.errors import Bug, Busy, Conflict, NotFound, Refused
+from distribu.domain.ordering import FIRST_NUMBER, Order, OrderStatus
+from distribu.domain.team import Company
+from distribu.domain.values import (
+    ApiKeyId,
+    CompanyId,
+    CustomerId,
+    DeliveryId,
+    Money,
+    OrderId,
+    ProductId,
+    WebhookId,
+    folded,
+    sku_key,
+)
+from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Entity)
+
+WAIT_S: Final = 5.0
+ANSWERS_KEPT: Final = timedelta(hours=24)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A delivery with the machine's part of it."""
+
+    delivery: Delivery
+    parcel: Parcel
+    claimed_until: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """Everything of one company. A transaction changes a copy, and the copy takes its place."""
+
+    entities: dict[type[Entity], dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
+    movements: list[StockMovement] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    outbox: list[tuple[Message, datetime]] = field(default_factory=list)
+    answers: dict[tuple[str, str], tuple[StoredAnswer, datetime]] = field(default_factory=dict)
+    last_number: int = FIRST_NUMBER - 1
+
+    def copy(self) -> "_Shelf":
+        return _Shelf(
+            defaultdict(dict, {kind: dict(rows) for kind, rows in self.entities.items()}),
+            list(self.movements),
+            list(self.records),
+            list(self.outbox),
+            dict(self.answers),
+            self.last_number,
+        )
+
+
+class MemoryStore:
+    """Implements the ports Store, Directory and Queue."""
+
+    def __init__(self, clock: Clock, *, wait_s: float = WAIT_S) -> None:
+        self.clock = clock
+        self.wait_s = wait_s
+        self.shelves: dict[CompanyId, _Shelf] = defaultdict(_Shelf)
+        self.sent: dict[CompanyId, dict[DeliveryId, _Sent]] = defaultdict(dict)
+        self.positions: dict[CompanyId, int] = defaultdict(int)
+        self.slugs: dict[str, CompanyId] = {}
+        self.locks: dict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @asynccontextmanager
+    async def begin(
+        self, scope: Scope, *, readonly: bool = False, once: OnceKey | None = None
+    ) -> AsyncIterator["MemoryTx"]:
+        tx = MemoryTx(self, scope, readonly, once)
+        try:
+            yield tx
+        finally:
+            tx.release()
+
+    async def ready(self) -> None:
+        return None
+
+    # Directory
+
+    async def key(self, digest: bytes) -> KeyGrant | None:
+        for shelf in self.shelves.values():
+            for key in shelf.entities[ApiKey].values():
+                if key.digest == digest:
+                    return KeyGrant(
+                        company_id=key.company_id,
+                        key_id=key.id,
+                        name=key.name,
+                        scopes=frozenset(key.scopes),
+                        expires_at=key.expires_at,
+                        revoked=key.revoked_at is not None,
+                    )
+        return None
+
+    async def company(self, slug: str) -> CompanyId | None:
+        return self.slugs.get(slug)
+
+    # Queue
+
+    async def relay(self, *, limit: int, now: datetime) -> int:
+        moved = 0
+        for company_id, shelf in self.shelves.items():
+            while shelf.outbox and moved < limit:
+                message, at = shelf.outbox.pop(0)
+                moved += 1
+                self.positions[company_id] += 1
+                for webhook in shelf.entities[Webhook].values():
+                    if webhook.is_active and message.name in webhook.subscribed:
+                        self._post(company_id, webhook, message, at, now)
+        return moved
+
+    def _post(
+        self, company_id: CompanyId, webhook: Webhook, message: Message, at: datetime, now: datetime
+    ) -> None:
+        # Only an id that sorts and is unique is needed; the real store's is a UUID as well.
+        id = DeliveryId(f"{message.id[:-12]}{len(self.sent[company_id]):012x}")
+        delivery = Delivery(
+            id=id,
+            webhook_id=webhook.id,
+            event_id=message.id,
+            event=message.name,
+            status=DeliveryStatus.PENDING,
+            next_attempt_at=now,
+            created_at=now,
+        )
+        parcel = Parcel(
+            company_id=company_id,
+            delivery_id=id,
+            webhook_id=webhook.id,
+            url=webhook.url,
+            secret=webhook.secret,
+            old_secret=webhook.old_secret,
+            grace_expires_at=webhook.grace_expires_at,
+            event_id=message.id,
+            event=message.name,
+            occurred_at=at,
+            position=self.positions[company_id],
+            payload=message.payload,
+            attempts=0,
+        )
+        self.sent[company_id][id] = _Sent(delivery, parcel)
+
+    async def claim(
+        self, *, limit: int, per_webhook: int, busy: Mapping[WebhookId, int], now: datetime, claim_s: float
+    ) -> Sequence[Parcel]:
+        taken = defaultdict(int, busy)
+        parcels: list[Parcel] = []
+        for sent in sorted(self._pending(), key=lambda one: (one.delivery.next_attempt_at, one.delivery.id)):
+            due = sent.delivery.next_attempt_at
+            claimed = sent.claimed_until is not None and sent.claimed_until > now
+            if due is None or due > now or claimed or len(parcels) >= limit:
+                continue
+            webhook = self.shelves[sent.parcel.company_id].entities[Webhook][sent.parcel.webhook_id]
+            if taken[webhook.id] >= per_webhook or not webhook.is_active:
+                continue
+            taken[webhook.id] += 1
+            sent.claimed_until = now + timedelta(seconds=claim_s)
+            sent.parcel = replace(
+                sent.parcel,
+                url=webhook.url,
+                secret=webhook.secret,
+                old_secret=webhook.old_secret,
+                grace_expires_at=webhook.grace_expires_at,
+                attempts=len(sent.delivery.attempts),
+            )
+            parcels.append(sent.parcel)
+        return parcels
+
+    def _pending(self) -> Iterable[_Sent]:
+        return (
+            one
+            for sent in self.sent.values()
+            for one in sent.values()
+            if one.delivery.status is DeliveryStatus.PENDING
+        )
+
+    async def finish(
+        self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
+    ) -> None:
+        sent = self.sent[parcel.company_id][parcel.delivery_id]
+        sent.claimed_until = None
+        sent.delivery = replace(
+            sent.delivery,
+            status=status,
+            next_attempt_at=next_attempt_at,
+            attempts=(*sent.delivery.attempts, attempt),
+        )
+
+    async def purge(self, *, now: datetime) -> int:
+        gone = 0
+        for shelf in self.shelves.values():
+            old = [key for key, (_, at) in shelf.answers.items() if at <= now - ANSWERS_KEPT]
+            gone += len(old)
+            for key in old:
+                del shelf.answers[key]
+        return gone
+
+
+class MemoryRead(Generic[T]):
+    """A question that is answered when it is awaited."""
+
+    def __init__(self, tx: "MemoryTx", answer: Callable[[], T]) -> None:
+        self.tx = tx
+        self.answer = answer
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self.tx.one(self).__await__()
+
+
+class MemoryTx:
+    """One transaction over a company's shelf; commands of one company take turns."""
+
+    def __init__(self, store: MemoryStore, scope: Scope, readonly: bool, once: OnceKey | None) -> None:
+        self.store = store
+        self.scope = scope
+        self.readonly = readonly
+        self.once = once
+        self.held: list[asyncio.Lock] = []
+        self.seen: dict[tuple[type[Entity], str], Entity] = {}
+        self.entered = False
+        self.companies = _Companies(self)
+        self.products = _Products(self)
+        self.customers = _Customers(self)
+        self.overrides = _Overrides(self)
+        self.orders = _Orders(self)
+        self.api_keys = _ApiKeys(self)
+        self.webhooks = _Webhooks(self)
+        self.records = _Records(self)
+
+    # how it begins and ends
+
+    async def enter(self) -> None:
+        if self.entered:
+            return
+        self.entered = True
+        if self.once is not None:
+            twin = (self.scope.company_id, self.once.actor, self.once.key)
+            await self._hold(twin, Conflict("idempotency_key_running"))
+        if not self.readonly:
+            await self._hold(self.scope.company_id, Busy("busy", retry_after_s=1))
+        if self.once is not None:
+            stored = self.shelf.answers.get((self.once.actor, self.once.key))
+            if stored is not None and stored[1] > self.store.clock.now() - ANSWERS_KEPT:
+                raise AlreadyAnswered(stored[0])
+
+    async def _hold(self, what: object, refusal: Refused) -> None:
+        lock = self.store.locks[what]
+        try:
+            async with asyncio.timeout(self.store.wait_s):
+                await lock.acquire()
+        except TimeoutError:
+            raise refusal from None
+        self.held.append(lock)
+
+    def release(self) -> None:
+        for lock in self.held:
+            lock.release()
+        self.held.clear()
+
+    # reading
+
+    @property
+    def shelf(self) -> _Shelf:
+        return self.store.shelves[self.scope.company_id]
+
+    async def one(self, read: MemoryRead[T]) -> T:
+        await self.enter()
+        return read.answer()
+
+    async def together(self, *reads: Any) -> tuple[Any, ...]:
+        await self.enter()
+        return tuple([read.answer() for read in reads])
+
+    def mine(self, kind: type[E]) -> list[E]:
+        """What this scope sees of a kind of entity, newest first."""
+        rows: Iterable[E] = self.shelf.entities[kind].values()
+        return sorted((row for row in rows if self.visible(row)), key=lambda row: row.id, reverse=True)
+
+    def visible(self, entity: Entity) -> bool:
+        if self.scope.customer_id is None or isinstance(entity, (Company, Product)):
+            return True
+        if isinstance(entity, Customer):
+            return entity.id == self.scope.customer_id
+        if isinstance(entity, (Order, PriceOverride)):
+            return entity.customer_id == self.scope.customer_id
+        return False
+
+    def find(self, kind: type[E], id: str) -> E | None:
+        entity: E | None = self.shelf.entities[kind].get(id)
+        return entity if entity is not None and self.visible(entity) else None
+
+    def lock(self, entity: E) -> E:
+        if not self.readonly:
+            self.seen[(type(entity), entity.id)] = entity
+        return entity
+
+    def loaded(self, entity: Entity) -> Entity | None:
+        return self.seen.get((type(entity), entity.id))
+
+    # writing
+
+    async def write(
+        self, changes: Sequence[Change], records: Sequence[NewRecord], answer: StoredAnswer | None
+    ) -> int | None:
+        await self.enter()
+        if self.readonly:
+            raise Bug("this transaction only reads")
+        shelf = self.shelf.copy()
+        everything_told(changes, records)
+        number = None
+        for change in changes:
+            entity = change.after
+            if isinstance(entity, Numbered) and not entity.number:
+                number = shelf.last_number = shelf.last_number + 1
+                entity = entity.numbered(number)
+            self._put(shelf, entity)
+        text = str(number or 0)
+        for record in records:
+            body = record.body.replace(NUMBER_TO_COME, text)
+            shelf.records.append(_read_back(record, self.scope.company_id, body))
+            if isinstance(record.event, StockMoved):
+                shelf.movements.append(_movement(record, record.event))
+            for message in record.messages:
+                payload = message.payload.replace(NUMBER_TO_COME, text)
+                shelf.outbox.append((replace(message, payload=payload), record.at))
+        if answer is not None and self.once is not None:
+            kept = replace(answer, body=answer.body.replace(NUMBER_TO_COME, text))
+            shelf.answers[(self.once.actor, self.once.key)] = (kept, self.store.clock.now())
+        self.store.shelves[self.scope.company_id] = shelf
+        for company in shelf.entities[Company].values():
+            self.store.slugs[company.slug] = company.id
+        return number
+
+    def _put(self, shelf: _Shelf, entity: Entity) -> None:
+        rows = shelf.entities[type(entity)]
+        if entity.company_id != self.scope.company_id or not self.visible(entity):
+            raise Bug("row-level security refuses this row")
+        stored = rows.get(entity.id)
+        if (stored.version if stored else 0) != entity.version - 1:
+            raise Conflict("stale_version")
+        check = _CONSTRAINTS.get(type(entity))
+        if check is not None:
+            check(self.store, shelf, stored, entity)
+        rows[entity.id] = entity.written()
+
+
+def _read_back(record: NewRecord, company_id: CompanyId, body: str) -> Record:
+    return Record(
+        id=record.id,
+        company_id=company_id,
+        at=record.at,
+        actor_kind=record.actor_kind,
+        actor_id=record.actor_id,
+        label=record.person.label,
+        ip=record.person.ip,
+        action=record.action,
+        entity_type=record.entity_type,
+        entity_id=record.entity_id,
+        metadata=msgspec.json.decode(body)["metadata"],
+    )
+
+
+def _movement(record: NewRecord, event: StockMoved) -> StockMovement:
+    return StockMovement(
+        id=record.id,
+        product_id=ProductId(record.entity_id),
+        quantity=event.quantity,
+        reason=event.reason,
+        note=event.note,
+        order_id=event.order_id,
+        stock_after=event.after,
+        created_at=record.at,
+    )
+
+
+def _page(rows: Iterable[T], limit: int, cursor: str | None, id_of: Callable[[T], str]) -> Page[T]:
+    """The next ``limit`` of rows that come newest first."""
+    left = [row for row in rows if cursor is None or id_of(row) < cursor]
+    more = len(left) > limit
+    return Page(tuple(left[:limit]), id_of(left[limit - 1]) if more else None)
+
+
+# what the database's constraints do
+
+
+def _check_company(store: MemoryStore, shelf: _Shelf, before: Any, company: Company) -> None:
+    if store.slugs.get(company.slug, company.id) != company.id:
+        raise Conflict("duplicate_slug")
+    if before is not None and before.currency != company.currency and shelf.entities[Order]:
+        raise Refused("currency_fixed")
+
+
+def _check_product(store: MemoryStore, shelf: _Shelf, before: Any, product: Product) -> None:
+    if product.stock < 0:
+        raise Refused("insufficient_stock")
+    key = sku_key(product.sku)
+    for other in shelf.entities[Product].values():
+        present = other.archived_at is None and product.archived_at is None
+        if present and other.id != product.id and key is not None and sku_key(other.sku) == key:
+            raise Conflict("duplicate_sku")
+
+
+def _check_customer(store: MemoryStore, shelf: _Shelf, before: Any, customer: Customer) -> None:
+    raised = before is None or customer.credit_used > before.credit_used
+    if raised and customer.credit_limit is not None and customer.credit_used > customer.credit_limit:
+        raise Refused("credit_limit_exceeded")
+    for other in shelf.entities[Customer].values():
+        if other.id != customer.id and other.email == customer.email:
+            raise Conflict("duplicate_email")
+
+
+def _check_order(store: MemoryStore, shelf: _Shelf, before: Any, order: Order) -> None:
+    if order.customer_id not in shelf.entities[Customer]:
+        raise NotFound("customer_not_found")
+    if any(line.product_id not in shelf.entities[Product] for line in order.lines):
+        raise NotFound("product_not_found")
+    if order.paid > order.total:
+        raise Refused("overpayment")
+
+
+def _check_override(store: MemoryStore, shelf: _Shelf, before: Any, override: PriceOverride) -> None:
+    if override.customer_id not in shelf.entities[Customer]:
+        raise NotFound("customer_not_found")
+    if override.product_id not in shelf.entities[Product]:
+        raise NotFound("product_not_found")
+    for other in shelf.entities[PriceOverride].values():
+        same = (other.customer_id, other.product_id) == (override.customer_id, override.product_id)
+        if same and other.id != override.id:
+            raise Conflict("stale_version")
+
+
+_CONSTRAINTS: Final[dict[type[Entity], Callable[[MemoryStore, _Shelf, Any, Any], None]]] = {
+    Company: _check_company,
+    Product: _check_product,
+    Customer: _check_customer,
+    Order: _check_order,
+    PriceOverride: _check_override,
+}
+
+
+# the finders
+
+
+class _Finder:
+    def __init__(self, tx: MemoryTx) -> None:
+        self.tx = tx
+
+    def _get(
+        self, kind: type[E], id: str, code: str, keep: Callable[[E], bool] = lambda _: True
+    ) -> MemoryRead[E]:
+        def answer() -> E:
+            entity = self.tx.find(kind, id)
+            if entity is None or not keep(entity):
+                raise NotFound(code)
+            return self.tx.lock(entity)
+
+        return MemoryRead(self.tx, answer)
+
+    def _list(
+        self, kind: type[E], limit: int, cursor: str | None, keep: Callable[[E], bool]
+    ) -> MemoryRead[Page[E]]:
+        def answer() -> Page[E]:
+            rows = (row for row in self.tx.mine(kind) if keep(row))
+            return _page(rows, limit, cursor, lambda row: row.id)
+
+        return MemoryRead(self.tx, answer)
+
+
+class _Companies(_Finder):
+    def current(self, *, lock: bool = False) -> MemoryRead[Company]:
+        return self._get(Company, self.tx.scope.company_id, "company_not_found")
+
+
+class _Products(_Finder):
+    def get(self, id: ProductId) -> MemoryRead[Product]:
+        return self._get(Product, id, "product_not_found", lambda it: it.archived_at is None)
+
+    def many(
+        self, ids: Collection[ProductId], *, archived: bool = False
+    ) -> MemoryRead[Mapping[ProductId, Product]]:
+        def answer() -> Mapping[ProductId, Product]:
+            found = (self.tx.find(Product, id) for id in sorted(set(ids)))
+            kept = (it for it in found if it is not None and (archived or it.archived_at is None))
+            return {it.id: self.tx.lock(it) for it in kept}
+
+        return MemoryRead(self.tx, answer)
+
+    def page(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        category: str | None = None,
+        search: str | None = None,
+        active: bool | None = None,
+    ) -> MemoryRead[Page[Product]]:
+        def keep(it: Product) -> bool:
+            return (
+                it.archived_at is None
+                and (category is None or it.category == category)
+                and (active is None or it.is_active == active)
+                and (search is None or folded(search) in folded(it.name, it.sku, it.category))
+            )
+
+        return self._list(Product, limit, cursor, keep)
+
+    def movements(
+        self, id: ProductId, *, limit: int, cursor: str | None = None
+    ) -> MemoryRead[Page[StockMovement]]:
+        def answer() -> Page[StockMovement]:
+            if self.tx.scope.customer_id is not None:
+                return Page((), None)
+            rows = (it for it in reversed(self.tx.shelf.movements) if it.product_id == id)
+            return _page(rows, limit, cursor, lambda it: it.id)
+
+        return MemoryRead(self.tx, answer)
+
+
+class _Customers(_Finder):
+    def get(self, id: CustomerId) -> MemoryRead[Customer]:
+        return self._get(Customer, id, "customer_not_found")
+
+    def page(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        status: CustomerStatus | None = None,
+        search: str | None = None,
+    ) -> MemoryRead[Page[Customer]]:
+        def keep(it: Customer) -> bool:
+            wanted = search is None or folded(search) in folded(it.name, it.email)
+            return wanted and (status is None or it.status is status)
+
+        return self._list(Customer, limit, cursor, keep)
+
+
+class _Overrides(_Finder):
+    def prices(
+        self, customer_id: CustomerId, ids: Collection[ProductId]
+    ) -> MemoryRead[Mapping[ProductId, Money]]:
+        wanted = set(ids)
+
+        def answer() -> Mapping[ProductId, Money]:
+            return {
+                it.product_id: it.price
+                for it in self.tx.mine(PriceOverride)
+                if it.customer_id == customer_id and it.product_id in wanted and it.price is not None
+            }
+
+        return MemoryRead(self.tx, answer)
+
+    def find(self, customer_id: CustomerId, product_id: ProductId) -> MemoryRead[PriceOverride | None]:
+        def answer() -> PriceOverride | None:
+            for it in self.tx.mine(PriceOverride):
+                if (it.customer_id, it.product_id) == (customer_id, product_id):
+                    return self.tx.lock(it)
+            return None
+
+        return MemoryRead(self.tx, answer)
+
+    def page(
+        self, customer_id: CustomerId, *, limit: int, cursor: str | None = None
+    ) -> MemoryRead[Page[PriceOverride]]:
+        return self._list(
+            PriceOverride, limit, cursor, lambda it: it.customer_id == customer_id and it.price is not None
+        )
+
+
+class _Orders(_Finder):
+    def get(self, id: OrderId) -> MemoryRead[Order]:
+        return self._get(Order, id, "order_not_found")
+
+    def page(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        status: OrderStatus | None = None,
+        customer_id: CustomerId | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> MemoryRead[Page[Order]]:
+        def keep(it: Order) -> bool:
+            return (
+                (status is None or it.status is status)
+                and (customer_id is None or it.customer_id == customer_id)
+                and (since is None or since <= it.placed_at)
+                and (until is None or it.placed_at < until)
+            )
+
+        return self._list(Order, limit, cursor, keep)
+
+    def any(self) -> MemoryRead[bool]:
+        return MemoryRead(self.tx, lambda: bool(self.tx.mine(Order)))
+
+
+class _ApiKeys(_Finder):
+    def get(self, id: ApiKeyId) -> MemoryRead[ApiKey]:
+        return self._get(ApiKey, id, "api_key_not_found")
+
+    def page(self, *, limit: int, cursor: str | None = None) -> MemoryRead[Page[ApiKey]]:
+        return self._list(ApiKey, limit, cursor, lambda _: True)
+
+    def count(self) -> MemoryRead[int]:
+        return MemoryRead(self.tx, lambda: sum(it.revoked_at is None for it in self.tx.mine(ApiKey)))
+
+
+class _Webhooks(_Finder):
+    def get(self, id: WebhookId) -> MemoryRead[Webhook]:
+        return self._get(Webhook, id, "webhook_not_found", lambda it: it.removed_at is None)
+
+    def page(self, *, limit: int, cursor: str | None = None) -> MemoryRead[Page[Webhook]]:
+        return self._list(Webhook, limit, cursor, lambda it: it.removed_at is None)
+
+    def count(self) -> MemoryRead[int]:
+        return MemoryRead(self.tx, lambda: sum(it.removed_at is None for it in self.tx.mine(Webhook)))
+
+    def delivery(self, id: DeliveryId) -> MemoryRead[Delivery]:
+        def answer() -> Delivery:
+            sent = self._sent().get(id)
+            if sent is None:
+                raise NotFound("delivery_not_found")
+            return sent.delivery
+
+        return MemoryRead(self.tx, answer)
+
+    def deliveries(
+        self, id: WebhookId, *, limit: int, cursor: str | None = None
+    ) -> MemoryRead[Page[Delivery]]:
+        def answer() -> Page[Delivery]:
+            sent = sorted(self._sent().values(), key=lambda one: one.delivery.id, reverse=True)
+            rows = (replace(one.delivery, attempts=()) for one in sent if one.delivery.webhook_id == id)
+            return _page(rows, limit, cursor, lambda it: it.id)
+
+        return MemoryRead(self.tx, answer)
+
+    def _sent(self) -> dict[DeliveryId, _Sent]:
+        scope = self.tx.scope
+        return {} if scope.customer_id is not None else self.tx.store.sent[scope.company_id]
+
+
+class _Records(_Finder):
+    def page(
+        self,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        actor_kind: ActorKind | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> MemoryRead[Page[Record]]:
+        def keep(it: Record) -> bool:
+            return (
+                (actor_kind is None or it.actor_kind is actor_kind)
+                and (entity_type is None or it.entity_type == entity_type)
+                and (entity_id is None or it.entity_id == entity_id)
+                and (action is None or it.action == action or it.action.startswith(action + "."))
+                and (since is None or since <= it.at)
+                and (until is None or it.at < until)
+            )
+
+        def answer() -> Page[Record]:
+            if self.tx.scope.customer_id is not None:
+                return Page((), None)
+            rows = (it for it in reversed(self.tx.shelf.records) if keep(it))
+            return _page(rows, limit, cursor, lambda it: it.id)
+
+        return MemoryRead(self.tx, answer)

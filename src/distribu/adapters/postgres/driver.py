@@ -1,0 +1,208 @@
+"""Statements compiled once, and messages of them: the seam between SQLAlchemy, psycopg and libpq.
+
+SQLAlchemy describes a query; it is compiled to SQL text when it is first made, and prepared once per
+connection. A message is any number of statements sent together and answered together: one round
+trip, spoken on libpq's pipeline directly, because what a cursor does around it costs more than the
+query. Values travel as text both ways; psycopg's compiled loaders read the answers.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import sqlalchemy as sa
+from psycopg import AsyncConnection, errors, pq
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Loader, Transformer
+from sqlalchemy.dialects import postgresql
+
+from distribu.domain.errors import Bug
+
+MESSAGE_TIMEOUT_S: Final = 30.0
+"""Beyond every time-out the server keeps itself: then the connection is given up."""
+
+_dialect: Final = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's dialects have no annotations
+
+Row = tuple[Any, ...]
+
+
+class _AsText(Loader):
+    """Ids and JSON stay the text they are sent as."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+def teach(adapters: AdaptersMap) -> None:
+    """Make a connection read ids and JSON as text."""
+    for name in ("uuid", "jsonb", "json"):
+        adapters.register_loader(name, _AsText)
+
+
+def text_of(value: Any) -> bytes | None:
+    """A value as PostgreSQL reads it."""
+    match value:
+        case None:
+            return None
+        case str():
+            return value.encode()
+        case bool():
+            return b"t" if value else b"f"
+        case int() | Decimal():
+            return str(value).encode()
+        case datetime():
+            return value.isoformat().encode()
+        case bytes():
+            return b"\\x" + value.hex().encode()
+        case tuple() | list():
+            return b"{" + b",".join(map(_element, value)) + b"}"
+        case _:
+            raise Bug(f"{type(value).__name__} has no form in SQL")
+
+
+def _element(value: Any) -> bytes:
+    text = text_of(value)
+    if text is None:
+        return b"NULL"
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+class Statement:
+    """A query, compiled: SQL with ``$n`` in it and the names of what goes there."""
+
+    __slots__ = ("fixed", "name", "names", "sql")
+
+    def __init__(self, query: sa.ClauseElement) -> None:
+        compiled = query.compile(dialect=_dialect)
+        self.sql = str(compiled).encode()
+        self.name = b"d" + hashlib.blake2b(self.sql, digest_size=9).hexdigest().encode()
+        self.names = tuple(getattr(compiled, "positiontup", None) or ())
+        self.fixed = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def of(self, **values: Any) -> "Call":
+        """This statement with its values. Raises `KeyError` for one that is missing."""
+        fixed = self.fixed
+        return self, [text_of(values[name] if name in values else fixed[name]) for name in self.names]
+
+
+Call = tuple[Statement, list[bytes | None]]
+
+BEGIN: Final[Call] = (Statement(sa.text("BEGIN")), [])
+COMMIT: Final[Call] = (Statement(sa.text("COMMIT")), [])
+ROLLBACK: Final[Call] = (Statement(sa.text("ROLLBACK")), [])
+
+
+class Line:
+    """A connection as the store speaks to it: message out, answers back."""
+
+    def __init__(self, connection: AsyncConnection[Any], *, prepare: bool) -> None:
+        self.connection = connection
+        self._prepare = prepare
+        self._prepared: set[bytes] = set()
+        self._transformer = Transformer(connection)
+        self.round_trips = 0
+        self.statements = 0
+
+    async def send(self, calls: Sequence[Call]) -> list[list[Row]]:
+        """Send a message and return the rows of each of its statements.
+
+        Outside a transaction it is one of its own. Raises what psycopg raises; the statements after
+        the one that failed were not run.
+        """
+        self.round_trips += 1
+        self.statements += len(calls)
+        pgconn = self.connection.pgconn
+        pgconn.enter_pipeline_mode()
+        try:
+            async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+                expected = self._queue(pgconn, calls)
+                await _flush(pgconn)
+                results = await _receive(pgconn)
+        except BaseException:
+            # Half a conversation: nobody could tell the answers apart any more.
+            self.connection.pgconn.finish()
+            raise
+        if pgconn.status == pq.ConnStatus.OK:
+            pgconn.exit_pipeline_mode()
+        return self._read(expected, results)
+
+    def _queue(self, pgconn: pq.abc.PGconn, calls: Sequence[Call]) -> list[bytes | None]:
+        """What each answer will be for: a statement's name where it is prepared, None where it is run."""
+        expected: list[bytes | None] = []
+        for statement, values in calls:
+            if not self._prepare:
+                pgconn.send_query_params(statement.sql, values)
+            else:
+                if statement.name not in self._prepared:
+                    pgconn.send_prepare(statement.name, statement.sql)
+                    self._prepared.add(statement.name)
+                    expected.append(statement.name)
+                pgconn.send_query_prepared(statement.name, values)
+            expected.append(None)
+        pgconn.pipeline_sync()
+        return expected
+
+    def _read(self, expected: list[bytes | None], results: list[pq.abc.PGresult]) -> list[list[Row]]:
+        failed = None
+        answers: list[list[Row]] = []
+        for prepared, result in zip(expected, results, strict=True):
+            if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED):
+                failed = failed or result
+                if prepared is not None:
+                    self._prepared.discard(prepared)
+            elif prepared is None and failed is None:
+                answers.append(self._rows(result))
+        if failed is not None:
+            raise errors.error_from_result(failed)
+        return answers
+
+    def _rows(self, result: pq.abc.PGresult) -> list[Row]:
+        count = result.ntuples
+        if not count:
+            return []
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_rows(0, count, tuple)
+
+
+async def _flush(pgconn: pq.abc.PGconn) -> None:
+    while pgconn.flush():
+        await _ready(pgconn.socket, write=True)
+        pgconn.consume_input()  # the server may be waiting for us to read before it reads on
+
+
+async def _receive(pgconn: pq.abc.PGconn) -> list[pq.abc.PGresult]:
+    results: list[pq.abc.PGresult] = []
+    while True:
+        while pgconn.is_busy():
+            await _ready(pgconn.socket)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            if pgconn.status == pq.ConnStatus.BAD:
+                raise errors.OperationalError("the connection was lost")
+        elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+            return results
+        else:
+            results.append(result)
+
+
+async def _ready(socket: int, *, write: bool = False) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def done() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(socket, done)
+    if write:
+        loop.add_writer(socket, done)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(socket)
+        if write:
+            loop.remove_writer(socket)

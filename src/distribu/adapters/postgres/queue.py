@@ -1,0 +1,242 @@
+"""The queue: what the machine owns, by a role that can reach nothing else."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from psycopg import AsyncConnection, errors
+from psycopg_pool import AsyncConnectionPool
+
+from distribu.adapters.postgres.driver import teach
+from distribu.adapters.postgres.store import ANSWERS_KEPT
+from distribu.application.ports import Entropy, Parcel
+from distribu.domain.errors import Busy
+from distribu.domain.values import WebhookId
+from distribu.domain.webhooks import Attempt, DeliveryStatus
+
+_CLAIM_COMPANIES: Final = """
+SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY min(seq) LIMIT %(companies)s
+"""
+
+# One relay at a time per company: the lock on its head is what makes positions gap-free, and `seq`,
+# drawn while the entity was locked, is what keeps them in the order of each entity's changes.
+_HEAD: Final = """
+INSERT INTO distribu.feed_heads (company_id, position) VALUES (%(company)s, 0)
+ON CONFLICT (company_id) DO UPDATE SET position = feed_heads.position RETURNING position
+"""
+
+_MOVE: Final = """
+WITH taken AS (
+    DELETE FROM distribu.outbox WHERE company_id = %(company)s AND seq IN (
+        SELECT seq FROM distribu.outbox WHERE company_id = %(company)s ORDER BY seq LIMIT %(limit)s
+    ) RETURNING *
+), placed AS (
+    INSERT INTO distribu.feed (company_id, position, id, name, occurred_at, payload)
+    SELECT company_id, %(head)s + row_number() OVER (ORDER BY seq), id, name, occurred_at, payload FROM taken
+    RETURNING *
+), counted AS (
+    UPDATE distribu.feed_heads SET position = position + (SELECT count(*) FROM taken)
+    WHERE company_id = %(company)s
+)
+SELECT placed.position, placed.id, placed.name, webhooks.id
+FROM placed LEFT JOIN distribu.webhooks ON webhooks.company_id = placed.company_id
+    AND webhooks.is_active AND webhooks.removed_at IS NULL AND placed.name = ANY (webhooks.subscribed)
+ORDER BY placed.position
+"""
+
+_DELIVER: Final = """
+INSERT INTO distribu.deliveries (company_id, id, webhook_id, position, event_id, event, status, attempts,
+    next_attempt_at, created_at)
+SELECT %(company)s, new.*, 'PENDING', 0, %(now)s, %(now)s
+FROM unnest(%(ids)s::uuid[], %(webhooks)s::uuid[], %(positions)s::bigint[], %(events)s::uuid[],
+    %(names)s::text[]) AS new
+"""
+
+_CLAIM: Final = """
+WITH due AS (
+    SELECT company_id, id, webhook_id, next_attempt_at,
+        row_number() OVER (PARTITION BY webhook_id ORDER BY next_attempt_at, id) AS place
+    FROM distribu.deliveries
+    WHERE status = 'PENDING' AND next_attempt_at <= %(now)s
+        AND (claimed_until IS NULL OR claimed_until <= %(now)s)
+        AND webhook_id <> ALL (%(full)s::uuid[])
+), chosen AS (
+    SELECT deliveries.company_id, deliveries.id FROM distribu.deliveries
+    JOIN due USING (company_id, id)
+    WHERE due.place <= %(per_webhook)s
+        - coalesce((%(busy)s::jsonb ->> due.webhook_id::text)::int, 0)
+        AND deliveries.status = 'PENDING'
+        AND (deliveries.claimed_until IS NULL OR deliveries.claimed_until <= %(now)s)
+    ORDER BY due.next_attempt_at, due.id LIMIT %(limit)s
+    FOR NO KEY UPDATE OF deliveries SKIP LOCKED
+), claimed AS (
+    UPDATE distribu.deliveries SET claimed_until = %(until)s
+    FROM chosen WHERE deliveries.company_id = chosen.company_id AND deliveries.id = chosen.id
+    RETURNING deliveries.*
+)
+SELECT claimed.company_id, claimed.id, webhooks.id, webhooks.url, webhooks.secret, webhooks.old_secret,
+    webhooks.grace_expires_at, feed.id, feed.name, feed.occurred_at, feed.position, feed.payload,
+    claimed.attempts
+FROM claimed
+JOIN distribu.webhooks ON webhooks.company_id = claimed.company_id AND webhooks.id = claimed.webhook_id
+    AND webhooks.is_active
+JOIN distribu.feed ON feed.company_id = claimed.company_id AND feed.position = claimed.position
+ORDER BY feed.position
+"""
+
+_FINISH: Final = """
+WITH tried AS (
+    INSERT INTO distribu.attempts
+        (company_id, delivery_id, number, at, duration_ms, status, headers, body, error)
+    VALUES (%(company)s, %(delivery)s, %(number)s, %(at)s, %(duration_ms)s, %(answered)s, %(headers)s,
+        %(body)s, %(error)s)
+)
+UPDATE distribu.deliveries SET status = %(status)s, attempts = %(number)s, next_attempt_at = %(next)s,
+    claimed_until = NULL
+WHERE company_id = %(company)s AND id = %(delivery)s
+"""
+
+
+class PostgresQueue:
+    """Implements the port Queue, on connections of its own role."""
+
+    def __init__(self, url: str, *, entropy: Entropy, size: int = 4, prepare: bool = True) -> None:
+        self._entropy = entropy
+        self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=10,
+            open=False,
+            configure=self._configure,
+            kwargs={"prepare_threshold": 2 if prepare else None},
+        )
+
+    async def _configure(self, connection: AsyncConnection[Any]) -> None:
+        teach(connection.adapters)
+
+    async def open(self) -> None:
+        """Connect."""
+        await self.pool.open(wait=True, timeout=30)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self.pool.close()
+
+    async def relay(self, *, limit: int, now: datetime) -> int:
+        async with self.pool.connection() as connection:
+            waiting = await (await connection.execute(_CLAIM_COMPANIES, {"companies": 100})).fetchall()
+        moved = 0
+        for (company,) in waiting:
+            if moved >= limit:
+                break
+            moved += await self._relay_company(company, limit - moved, now)
+        return moved
+
+    async def _relay_company(self, company: object, limit: int, now: datetime) -> int:
+        async with self.pool.connection() as connection:
+            head = await (await connection.execute(_HEAD, {"company": company})).fetchone()
+            given = {"company": company, "limit": limit, "head": head[0] if head else 0}
+            placed = await (await connection.execute(_MOVE, given)).fetchall()
+            wanted = [row for row in placed if row[3] is not None]
+            if wanted:
+                await connection.execute(
+                    _DELIVER,
+                    {
+                        "company": company,
+                        "now": now,
+                        "ids": [self._entropy.uuid() for _ in wanted],
+                        "webhooks": [row[3] for row in wanted],
+                        "positions": [row[0] for row in wanted],
+                        "events": [row[1] for row in wanted],
+                        "names": [row[2] for row in wanted],
+                    },
+                )
+            return len({row[0] for row in placed})
+
+    async def claim(
+        self, *, limit: int, per_webhook: int, busy: Mapping[WebhookId, int], now: datetime, claim_s: float
+    ) -> Sequence[Parcel]:
+        async with self.pool.connection() as connection:
+            rows = await (
+                await connection.execute(
+                    _CLAIM,
+                    {
+                        "limit": limit,
+                        "per_webhook": per_webhook,
+                        "busy": msgspec.json.encode(busy).decode(),
+                        "full": [id for id, count in busy.items() if count >= per_webhook],
+                        "now": now,
+                        "until": now + timedelta(seconds=claim_s),
+                    },
+                )
+            ).fetchall()
+        return [_parcel(row) for row in rows]
+
+    async def finish(
+        self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
+    ) -> None:
+        try:
+            async with self.pool.connection() as connection:
+                await connection.execute(
+                    _FINISH,
+                    {
+                        "company": parcel.company_id,
+                        "delivery": parcel.delivery_id,
+                        "number": attempt.number,
+                        "at": attempt.at,
+                        "duration_ms": attempt.duration_ms,
+                        "answered": attempt.status,
+                        "headers": msgspec.json.encode(attempt.headers).decode(),
+                        "body": attempt.body,
+                        "error": attempt.error,
+                        "status": status,
+                        "next": next_attempt_at,
+                    },
+                )
+        except errors.UniqueViolation:
+            # The claim ran out and another worker made this attempt too: its record stands.
+            return
+        except errors.OperationalError as error:
+            raise Busy("busy", retry_after_s=1) from error
+
+    async def purge(self, *, now: datetime) -> int:
+        async with self.pool.connection() as connection:
+            gone = await connection.execute(
+                "DELETE FROM distribu.answers WHERE created_at <= %s", [now - ANSWERS_KEPT]
+            )
+            return gone.rowcount
+
+
+def _parcel(row: tuple[Any, ...]) -> Parcel:
+    (
+        company_id,
+        delivery_id,
+        webhook_id,
+        url,
+        secret,
+        old_secret,
+        grace_expires_at,
+        event_id,
+        event,
+        occurred_at,
+        position,
+        payload,
+        attempts,
+    ) = row
+    return Parcel(
+        company_id=company_id,
+        delivery_id=delivery_id,
+        webhook_id=webhook_id,
+        url=url,
+        secret=secret,
+        old_secret=old_secret,
+        grace_expires_at=grace_expires_at,
+        event_id=event_id,
+        event=event,
+        occurred_at=occurred_at,
+        position=position,
+        payload=payload,
+        attempts=attempts,
+    )

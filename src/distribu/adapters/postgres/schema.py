@@ -1,0 +1,435 @@
+"""The tables. SQLAlchemy describes them; nothing here connects to anything.
+
+Every table of a company has ``company_id`` first in its primary key, in every UNIQUE and in every
+foreign key, so that the schema can be spread over machines by company. A constraint that a request
+can break is named, and `REFUSALS` says what its breaking means.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Table, UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID
+
+from distribu.domain.errors import Conflict, NotFound, Refused
+
+SCHEMA: Final = "distribu"
+HEAD: Final = "0001"
+"""The migration this describes."""
+
+metadata: Final = sa.MetaData(schema=SCHEMA)
+
+Text = sa.Text(collation="C")
+_Money = sa.Numeric(15, 2)
+_Rate = sa.Numeric(5, 4)
+_Time = TIMESTAMP(timezone=True, precision=3)
+_Uuid = UUID(as_uuid=False)
+
+
+def _text(size: int) -> sa.String:
+    return sa.String(size, collation="C")
+
+
+def _entity(name: str, *items: Any) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("company_id", _Uuid, primary_key=True),
+        Column("id", _Uuid, primary_key=True),
+        Column("version", sa.Integer, nullable=False),
+        Column("created_at", _Time, nullable=False),
+        Column("updated_at", _Time, nullable=False),
+        *items,
+    )
+
+
+def _refers(name: str, column: str, table: str) -> ForeignKeyConstraint:
+    target = [f"{SCHEMA}.{table}.company_id", f"{SCHEMA}.{table}.id"]
+    return ForeignKeyConstraint(["company_id", column], target, name=name)
+
+
+companies = _entity(
+    "companies",
+    Column("name", _text(100), nullable=False),
+    Column("slug", _text(60), nullable=False),
+    Column("currency", _text(3), nullable=False),
+    Column("time_zone", _text(64), nullable=False),
+    Column("tax_rate", _Rate, nullable=False),
+    Column("shipping", _Money, nullable=False),
+    Column("order_minimum", _Money, nullable=False),
+    Column("return_window_days", sa.Integer, nullable=False),
+    Column("registration", _text(10), nullable=False),
+    UniqueConstraint("company_id", "currency", name="companies_currency"),
+    CheckConstraint("id = company_id", name="companies_id"),
+)
+
+company_slugs = Table(
+    "company_slugs",
+    metadata,
+    Column("slug", _text(60), nullable=False),
+    Column("company_id", _Uuid, nullable=False),
+    sa.PrimaryKeyConstraint("slug", name="company_slugs_pkey"),
+)
+
+order_numbers = Table(
+    "order_numbers",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("last", sa.Integer, nullable=False),
+)
+
+products = _entity(
+    "products",
+    Column("name", _text(200), nullable=False),
+    Column("sku", _text(100)),
+    Column("sku_key", _text(300)),
+    Column("description", _text(2000), nullable=False),
+    Column("category", _text(100), nullable=False),
+    Column("unit", _text(20), nullable=False),
+    Column("price", _Money, nullable=False),
+    Column("stock", sa.Integer, nullable=False),
+    Column("low_stock_threshold", sa.Integer, nullable=False),
+    Column("is_active", sa.Boolean, nullable=False),
+    Column("image_url", _text(2048)),
+    Column("archived_at", _Time),
+    Column("folded", Text, nullable=False),
+    CheckConstraint("stock >= 0", name="products_stock"),
+    CheckConstraint("price >= 0", name="products_price"),
+)
+Index(
+    "products_sku_key",
+    products.c.company_id,
+    products.c.sku_key,
+    unique=True,
+    postgresql_where=products.c.archived_at.is_(None),
+)
+
+customers = _entity(
+    "customers",
+    Column("email", _text(254), nullable=False),
+    Column("name", _text(100), nullable=False),
+    Column("status", _text(10), nullable=False),
+    Column("notes", _text(2000), nullable=False),
+    Column("credit_limit", _Money),
+    Column("credit_used", _Money),
+    Column("tax_rate_override", _Rate),
+    Column("email_verified", sa.Boolean, nullable=False),
+    Column("payment_terms_days", sa.Integer, nullable=False),
+    Column("addresses", JSONB, nullable=False),
+    Column("folded", Text, nullable=False),
+    UniqueConstraint("company_id", "email", name="customers_email"),
+    # The statement that raises credit_used makes it NULL when that would pass the limit.
+    CheckConstraint("credit_used IS NOT NULL AND credit_used >= 0", name="customers_credit"),
+)
+
+price_overrides = _entity(
+    "price_overrides",
+    Column("customer_id", _Uuid, nullable=False),
+    Column("product_id", _Uuid, nullable=False),
+    Column("price", _Money),
+    UniqueConstraint("company_id", "customer_id", "product_id", name="price_overrides_pair"),
+    CheckConstraint("price >= 0", name="price_overrides_price"),
+    _refers("price_overrides_customer", "customer_id", "customers"),
+    _refers("price_overrides_product", "product_id", "products"),
+)
+
+orders = _entity(
+    "orders",
+    Column("number", sa.Integer, nullable=False),
+    Column("customer_id", _Uuid, nullable=False),
+    Column("status", _text(10), nullable=False),
+    Column("source", _text(10), nullable=False),
+    Column("po_number", _text(100), nullable=False),
+    Column("notes", _text(2000), nullable=False),
+    Column("currency", _text(3), nullable=False),
+    Column("subtotal", _Money, nullable=False),
+    Column("tax_rate", _Rate, nullable=False),
+    Column("tax", _Money, nullable=False),
+    Column("shipping", _Money, nullable=False),
+    Column("total", _Money, nullable=False),
+    Column("paid", _Money, nullable=False),
+    Column("shipping_address", JSONB),
+    Column("carrier", _text(100), nullable=False),
+    Column("tracking_number", _text(100), nullable=False),
+    Column("placed_at", _Time, nullable=False),
+    Column("delivered_at", _Time),
+    UniqueConstraint("company_id", "number", name="orders_number"),
+    CheckConstraint("paid BETWEEN 0 AND total", name="orders_paid"),
+    _refers("orders_customer", "customer_id", "customers"),
+    # A company's currency cannot change under its orders.
+    ForeignKeyConstraint(
+        ["company_id", "currency"],
+        [f"{SCHEMA}.companies.company_id", f"{SCHEMA}.companies.currency"],
+        name="orders_currency",
+    ),
+)
+Index("orders_of_customer", orders.c.company_id, orders.c.customer_id, orders.c.id)
+
+order_lines = Table(
+    "order_lines",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("order_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("customer_id", _Uuid, nullable=False),
+    Column("product_id", _Uuid, nullable=False),
+    Column("product_name", _text(200), nullable=False),
+    Column("product_sku", _text(100)),
+    Column("quantity", sa.Integer, nullable=False),
+    Column("unit_price", _Money, nullable=False),
+    CheckConstraint("quantity > 0", name="order_lines_quantity"),
+    _refers("order_lines_order", "order_id", "orders"),
+    _refers("order_lines_product", "product_id", "products"),
+)
+
+stock_movements = Table(
+    "stock_movements",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("product_id", _Uuid, nullable=False),
+    Column("quantity", sa.Integer, nullable=False),
+    Column("reason", _text(10), nullable=False),
+    Column("note", _text(500), nullable=False),
+    Column("order_id", _Uuid),
+    Column("stock_after", sa.Integer, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    CheckConstraint("quantity <> 0", name="stock_movements_quantity"),
+    _refers("stock_movements_product", "product_id", "products"),
+)
+Index(
+    "stock_movements_of_product",
+    stock_movements.c.company_id,
+    stock_movements.c.product_id,
+    stock_movements.c.id,
+)
+
+payments = Table(
+    "payments",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("order_id", _Uuid, nullable=False),
+    Column("amount", _Money, nullable=False),
+    Column("method", _text(10), nullable=False),
+    Column("reference", _text(100), nullable=False),
+    Column("created_at", _Time, nullable=False),
+    CheckConstraint("amount > 0", name="payments_amount"),
+    _refers("payments_order", "order_id", "orders"),
+)
+Index("payments_of_order", payments.c.company_id, payments.c.order_id, payments.c.id)
+
+api_keys = _entity(
+    "api_keys",
+    Column("name", _text(100), nullable=False),
+    Column("prefix", _text(8), nullable=False),
+    Column("digest", BYTEA, nullable=False),
+    Column("scopes", ARRAY(sa.Text), nullable=False),
+    Column("expires_at", _Time),
+    Column("revoked_at", _Time),
+)
+
+key_grants = Table(
+    "key_grants",
+    metadata,
+    Column("digest", BYTEA, nullable=False),
+    Column("company_id", _Uuid, nullable=False),
+    Column("key_id", _Uuid, nullable=False),
+    Column("name", _text(100), nullable=False),
+    Column("scopes", ARRAY(sa.Text), nullable=False),
+    Column("expires_at", _Time),
+    Column("revoked", sa.Boolean, nullable=False),
+    sa.PrimaryKeyConstraint("digest", name="key_grants_pkey"),
+)
+
+webhooks = _entity(
+    "webhooks",
+    Column("url", _text(2048), nullable=False),
+    Column("subscribed", ARRAY(sa.Text), nullable=False),
+    Column("is_active", sa.Boolean, nullable=False),
+    Column("secret", _text(500), nullable=False),
+    Column("old_secret", _text(500)),
+    Column("grace_expires_at", _Time),
+    Column("removed_at", _Time),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("at", _Time, nullable=False),
+    Column("actor_kind", _text(10), nullable=False),
+    Column("actor_id", _text(100), nullable=False),
+    Column("action", _text(100), nullable=False),
+    Column("entity_type", _text(100), nullable=False),
+    Column("entity_id", _text(100), nullable=False),
+    Column("person_id", _Uuid, nullable=False),
+    Column("body", Text, nullable=False),
+)
+Index("records_of_entity", records.c.company_id, records.c.entity_id, records.c.id)
+
+record_people = Table(
+    "record_people",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("salt", BYTEA, nullable=False),
+    Column("label", _text(300), nullable=False),
+    Column("ip", _text(45)),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("actor", _text(64), primary_key=True),
+    Column("key", _text(255), primary_key=True),
+    Column("fingerprint", BYTEA, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("sealed", sa.Boolean, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)
+Index("answers_age", answers.c.created_at)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    # Drawn while the entity is locked: for one entity it is in the order of its changes.
+    Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    Column("id", _Uuid, nullable=False),
+    Column("name", _text(40), nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+    Column("payload", Text, nullable=False),
+)
+
+feed_heads = Table(
+    "feed_heads",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("position", sa.BigInteger, nullable=False),
+)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("position", sa.BigInteger, primary_key=True),
+    Column("id", _Uuid, nullable=False),
+    Column("name", _text(40), nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+    Column("payload", Text, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("webhook_id", _Uuid, nullable=False),
+    Column("position", sa.BigInteger, nullable=False),
+    Column("event_id", _Uuid, nullable=False),
+    Column("event", _text(40), nullable=False),
+    Column("status", _text(10), nullable=False),
+    Column("attempts", sa.Integer, nullable=False),
+    Column("next_attempt_at", _Time),
+    Column("claimed_until", _Time),
+    Column("created_at", _Time, nullable=False),
+    _refers("deliveries_webhook", "webhook_id", "webhooks"),
+)
+Index("deliveries_of_webhook", deliveries.c.company_id, deliveries.c.webhook_id, deliveries.c.id)
+Index(
+    "deliveries_due",
+    deliveries.c.next_attempt_at,
+    postgresql_where=deliveries.c.status == sa.literal_column("'PENDING'"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("delivery_id", _Uuid, primary_key=True),
+    Column("number", sa.Integer, primary_key=True),
+    Column("at", _Time, nullable=False),
+    Column("duration_ms", sa.Integer, nullable=False),
+    Column("status", sa.Integer),
+    Column("headers", JSONB, nullable=False),
+    Column("body", _text(2000), nullable=False),
+    Column("error", _text(500), nullable=False),
+    _refers("attempts_delivery", "delivery_id", "deliveries"),
+)
+
+TENANT: Final = "company_id = nullif(current_setting('app.company_id', true), '')::uuid"
+NO_CONTACT: Final = "nullif(current_setting('app.customer_id', true), '') IS NULL"
+
+
+FOR_CONTACTS: Final[Mapping[str, str | None]] = {
+    "companies": None,
+    "order_numbers": None,
+    "products": None,
+    "answers": None,
+    "customers": "id",
+    "price_overrides": "customer_id",
+    "orders": "customer_id",
+    "order_lines": "customer_id",
+}
+"""What a contact sees of its company: all rows of a table, or those with its customer in a column.
+
+Of a table that is not here it sees nothing.
+"""
+
+APPEND_ONLY: Final = frozenset({"records", "record_people", "stock_movements", "payments", "order_lines"})
+"""The application may insert into these and read them, and nothing else."""
+
+INSERTED_BY_CONTACTS: Final = frozenset({"records", "record_people", "stock_movements", "outbox"})
+"""A contact's order writes into these without seeing them."""
+
+QUEUE_TABLES: Final[Mapping[str, str]] = {
+    "outbox": "SELECT, DELETE",
+    "feed_heads": "SELECT, INSERT, UPDATE",
+    "feed": "SELECT, INSERT",
+    "deliveries": "SELECT, INSERT, UPDATE",
+    "attempts": "SELECT, INSERT",
+    "webhooks": "SELECT",
+    "answers": "SELECT, DELETE",
+}
+"""All that the queue's role can reach, of every company: no entity can be changed from there."""
+
+REFUSALS: Final[Mapping[str, Callable[[], Refused]]] = {
+    "companies_currency": lambda: Refused("currency_fixed"),
+    "orders_currency": lambda: Refused("currency_fixed"),
+    "company_slugs_pkey": lambda: Conflict("duplicate_slug"),
+    "products_sku_key": lambda: Conflict("duplicate_sku"),
+    "products_stock": lambda: Refused("insufficient_stock"),
+    "customers_email": lambda: Conflict("duplicate_email"),
+    "customers_credit": lambda: Refused("credit_limit_exceeded"),
+    "price_overrides_pair": lambda: Conflict("stale_version"),
+    "price_overrides_customer": lambda: NotFound("customer_not_found"),
+    "price_overrides_product": lambda: NotFound("product_not_found"),
+    "orders_customer": lambda: NotFound("customer_not_found"),
+    "orders_paid": lambda: Refused("overpayment"),
+    "order_lines_order": lambda: NotFound("order_not_found"),
+    "order_lines_product": lambda: NotFound("product_not_found"),
+    "stock_movements_product": lambda: NotFound("product_not_found"),
+    "payments_order": lambda: NotFound("order_not_found"),
+    "stale_version": lambda: Conflict("stale_version"),
+}
+"""What the breaking of a constraint, by its name, means to the caller."""
+
+BUGS: Final = frozenset(
+    {
+        "companies_id",
+        "products_price",
+        "price_overrides_price",
+        "order_lines_quantity",
+        "stock_movements_quantity",
+        "payments_amount",
+        "orders_number",
+        "key_grants_pkey",
+        "deliveries_webhook",
+        "attempts_delivery",
+    }
+)
+"""Constraints that no request can break: the decoder or the domain is in front of them."""

@@ -1,0 +1,246 @@
+"""The types of request fields, each with its limit, and the checks that hold for every request.
+
+A limit is written once, here or in a request, as `msgspec.Meta`. The JSON decoder, the checks on
+values built in Python, the API's documents and the architecture test all read it from there.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache, lru_cache
+from re import Pattern
+from re import compile as compiled
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, UnsetType, inspect
+
+from distribu.domain import ordering, values
+from distribu.domain.access import SCOPES, Permission
+from distribu.domain.errors import Bug, Invalid
+
+UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_UUID: Final = Meta(
+    pattern=UUID_PATTERN,
+    min_length=36,
+    max_length=36,
+    examples=["0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"],
+)
+_PATH: Final = Meta(extra={"in": "path"})
+_IF_MATCH: Final = Meta(extra={"in": "if-match"})
+
+ProductId = Annotated[values.ProductId, _UUID]
+CustomerId = Annotated[values.CustomerId, _UUID]
+AddressId = Annotated[values.AddressId, _UUID]
+Cursor = Annotated[str, _UUID]
+
+ProductIdInPath = Annotated[values.ProductId, _UUID, _PATH]
+CustomerIdInPath = Annotated[values.CustomerId, _UUID, _PATH]
+OrderIdInPath = Annotated[values.OrderId, _UUID, _PATH]
+ApiKeyIdInPath = Annotated[values.ApiKeyId, _UUID, _PATH]
+WebhookIdInPath = Annotated[values.WebhookId, _UUID, _PATH]
+DeliveryIdInPath = Annotated[values.DeliveryId, _UUID, _PATH]
+
+IfMatch = Annotated[int, Meta(ge=1, le=2**31 - 1), _IF_MATCH]
+"""The version the caller means to change; the HTTP door takes it from the If-Match header."""
+
+Amount = Annotated[
+    values.Money,
+    Meta(
+        extra={"check": values.exact_money},
+        examples=[12.5],
+        extra_json_schema={
+            "type": "number",
+            "format": "decimal",
+            "minimum": 0,
+            "maximum": 10**12,
+            "multipleOf": 0.01,
+        },
+    ),
+]
+TaxRate = Annotated[
+    values.Rate,
+    Meta(
+        extra={"check": values.exact_rate},
+        examples=[0.2],
+        extra_json_schema={
+            "type": "number",
+            "format": "decimal",
+            "minimum": 0,
+            "maximum": 0.3,
+            "multipleOf": 0.0001,
+        },
+    ),
+]
+Quantity = Annotated[int, Meta(ge=1, le=ordering.QUANTITY_MAX, examples=[2])]
+Limit = Annotated[int, Meta(ge=1, le=100)]
+Email = Annotated[str, Meta(min_length=3, max_length=254, examples=["orders@corner-shop.example"])]
+Moment = Annotated[datetime, Meta(tz=True, examples=["2026-01-31T09:30:00.000Z"])]
+Scopes = Annotated[tuple[Permission, ...], Meta(min_length=1, max_length=len(SCOPES))]
+
+type_info = lru_cache(maxsize=None)(inspect.type_info)
+
+_Check = Callable[[Any], Any]
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Something a caller sends. It cannot exist outside its limits, however it was made.
+
+    Raises `Invalid` (`fields` names the field) when built with a value that does not fit.
+    """
+
+    def __post_init__(self) -> None:
+        for name, wire, check in _checks(type(self)):
+            value = getattr(self, name)
+            try:
+                fitting = check(value)
+            except ValueError as wrong:
+                raise Invalid("invalid_request", fields={wire: str(wrong)}) from None
+            if fitting is not value:
+                msgspec.structs.force_setattr(self, name, fitting)
+
+
+@cache
+def _checks(cls: type) -> tuple[tuple[str, str, _Check], ...]:
+    info = type_info(cls)
+    if not isinstance(info, inspect.StructType):
+        raise Bug(f"{cls} is no struct")
+    return tuple((item.name, item.encode_name, check) for item in info.fields if (check := _check(item.type)))
+
+
+def _check(info: inspect.Type) -> _Check | None:
+    """What a value of this type must pass; None when there is nothing to check."""
+    match info:
+        case inspect.Metadata(type=inner, extra=extra):
+            return (extra or {}).get("check") or _check(inner)
+        case inspect.UnionType(types=types):
+            return _one_of(types)
+        case inspect.StrType(min_length=least, max_length=most, pattern=pattern):
+            return _text(least or 0, most, compiled(pattern) if pattern else None)
+        case inspect.IntType(ge=least, le=most):
+            return _whole(least, most)
+        case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
+            return _many(_check(item), least or 0, most)
+        case inspect.EnumType(cls=cls):
+            return _instance(cls)
+        case inspect.StructType(cls=cls):
+            return _instance(cls)
+        case inspect.BoolType():
+            return _instance(bool)
+        case inspect.DateTimeType():
+            return _moment
+        case inspect.DictType() | inspect.AnyType():
+            return _json
+        case _:
+            raise Bug(f"no check is known for {info}")
+
+
+def _one_of(types: tuple[inspect.Type, ...]) -> _Check | None:
+    nothing = tuple(
+        absent
+        for absent, kind in ((None, inspect.NoneType), (msgspec.UNSET, UnsetType))
+        if any(isinstance(info, kind) or getattr(info, "cls", None) is kind for info in types)
+    )
+    rest = [
+        info
+        for info in types
+        if not isinstance(info, inspect.NoneType) and getattr(info, "cls", None) is not UnsetType
+    ]
+    if len(rest) != 1:
+        raise Bug(f"a field is one type, or nothing: {types}")
+    check = _check(rest[0])
+
+    def absent_or_fitting(value: Any) -> Any:
+        if value is None or value is msgspec.UNSET:
+            if value in nothing:
+                return value
+            raise ValueError("is required")
+        return check(value) if check else value
+
+    return absent_or_fitting
+
+
+def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
+    def text(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        if len(value) < least or (most is not None and len(value) > most):
+            raise ValueError(f"must have {least} to {most} characters")
+        if pattern is not None:
+            if not pattern.search(value):
+                raise ValueError("has the wrong form")
+        elif "\0" in value:
+            raise ValueError("must not hold U+0000")
+        return value
+
+    return text
+
+
+def _whole(least: int | None, most: int | None) -> _Check:
+    def whole(value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError("must be a whole number")
+        if (least is not None and value < least) or (most is not None and value > most):
+            raise ValueError(f"must be {least} to {most}")
+        return value
+
+    return whole
+
+
+def _many(check: _Check | None, least: int, most: int | None) -> _Check:
+    def many(value: Any) -> Any:
+        if not isinstance(value, tuple):
+            raise ValueError("must be a tuple")
+        if len(value) < least or (most is not None and len(value) > most):
+            raise ValueError(f"must have {least} to {most} elements")
+        if check is not None:
+            for item in value:
+                check(item)
+        return value
+
+    return many
+
+
+def _instance(cls: type) -> _Check:
+    def instance(value: Any) -> Any:
+        if not isinstance(value, cls):
+            raise ValueError(f"must be a {cls.__name__}")
+        return value
+
+    return instance
+
+
+def _moment(value: Any) -> Any:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("must be a time with a zone")
+    return value.astimezone(UTC)
+
+
+JSON_MAX: Final = 65_536
+"""Bytes of free JSON (the metadata of an audit entry) that are taken at all."""
+
+
+def _json(value: Any) -> Any:
+    text = msgspec.json.encode(value)
+    if len(text) > JSON_MAX:
+        raise ValueError(f"must be at most {JSON_MAX} bytes as JSON")
+    if rb"\u0000" in text and _holds_nul(value):
+        raise ValueError("must not hold U+0000")
+    return value
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+        case list() | tuple():
+            return any(_holds_nul(item) for item in value)
+        case _:
+            return False
+
+
+def decimal_of(text: str) -> Decimal:
+    """A JSON number as it was written: no float ever comes near money."""
+    return Decimal(text)

@@ -1,0 +1,425 @@
+"""The executor: authorise, begin, run, write, commit. One way to write, whoever asks."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast, overload
+
+import msgspec
+
+from distribu.application import reactions, views
+from distribu.application.fields import Value
+from distribu.application.ports import (
+    NUMBER_TO_COME,
+    Again,
+    AlreadyAnswered,
+    Change,
+    Clock,
+    Directory,
+    Entropy,
+    Finders,
+    Hooks,
+    Message,
+    NewRecord,
+    OnceKey,
+    Queue,
+    Read,
+    Scope,
+    Store,
+    StoredAnswer,
+    Tx,
+    Vault,
+)
+from distribu.domain.access import Actor, Permission
+from distribu.domain.audit import FORMAT, METADATA_MAX, Person
+from distribu.domain.entity import Entity, Event, Numbered
+from distribu.domain.errors import Bug, Busy, Forbidden, Refused
+from distribu.domain.values import CompanyId, Secret
+
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+TRIES: Final = 4
+"""How often a command is run when the store gives up on it through nobody's fault."""
+
+
+class Request(Value, Generic[R], frozen=True, kw_only=True):
+    """One use case, as a value: what is asked for, and how it is done.
+
+    ``needs`` is the permission it takes (None: anybody who is known). ``founds`` marks the one kind
+    of request that makes its own company.
+    """
+
+    needs: ClassVar[Permission | None]
+    founds: ClassVar[bool] = False
+
+    def given(self, *leave: str) -> dict[str, Any]:
+        """The fields the caller sent, by name, but for those named: what an edit is to change."""
+        return {
+            name: value
+            for name in self.__struct_fields__
+            if name not in leave and (value := getattr(self, name)) is not msgspec.UNSET
+        }
+
+
+class Query(Request[R], frozen=True, kw_only=True):
+    """A request that only reads."""
+
+    async def run(self, reads: "Reads") -> R:
+        """Read, and answer."""
+        raise Bug(f"{type(self).__name__} does nothing")
+
+
+class Command(Request[R], frozen=True, kw_only=True):
+    """A request that changes something: it reads, decides and saves, and may be run again."""
+
+    async def run(self, work: "Work") -> R:
+        """Read, decide, save."""
+        raise Bug(f"{type(self).__name__} does nothing")
+
+
+class Process(Request[R], frozen=True, kw_only=True):
+    """A request that talks to the outside, or runs other requests; no transaction is held meanwhile."""
+
+    async def run(self, outside: "Outside") -> R:
+        """Talk, and execute what follows."""
+        raise Bug(f"{type(self).__name__} does nothing")
+
+
+class Reads:
+    """What a query may touch."""
+
+    def __init__(self, tx: Finders, actor: Actor, now: datetime) -> None:
+        self.actor = actor
+        self.now = now
+        self.companies = tx.companies
+        self.products = tx.products
+        self.customers = tx.customers
+        self.overrides = tx.overrides
+        self.orders = tx.orders
+        self.api_keys = tx.api_keys
+        self.webhooks = tx.webhooks
+        self.records = tx.records
+        self._together = tx.together
+
+    @overload
+    async def together(self, a: Read[A], b: Read[B], /) -> tuple[A, B]: ...
+    @overload
+    async def together(self, a: Read[A], b: Read[B], c: Read[C], /) -> tuple[A, B, C]: ...
+    @overload
+    async def together(self, a: Read[A], b: Read[B], c: Read[C], d: Read[D], /) -> tuple[A, B, C, D]: ...
+
+    async def together(self, *reads: Read[Any]) -> tuple[Any, ...]:
+        """Several answers for one round trip; inside a command, locks are taken in this order."""
+        return await self._together(*reads)
+
+
+class Work(Reads):
+    """What a command may touch. What it saves is written when it returns, all of it or nothing."""
+
+    def __init__(self, tx: Tx, actor: Actor, now: datetime, ports: "Ports") -> None:
+        super().__init__(tx, actor, now)
+        self._tx = tx
+        self._ports = ports
+        self._saved: dict[tuple[type[Entity], str], Change] = {}
+        self._entries: list[Event] = []
+        if actor.company_id is None:
+            raise Bug("work is always done for a company")
+        self.company_id: CompanyId = actor.company_id
+
+    def new_id(self) -> str:
+        """A new UUIDv7."""
+        return self._ports.entropy.uuid()
+
+    def entropy(self, size: int) -> bytes:
+        """Random bytes fit for keys."""
+        return self._ports.entropy.bytes(size)
+
+    def seal(self, secret: Secret) -> str:
+        """Ciphertext of a secret that must be used again."""
+        return self._ports.vault.seal(secret)
+
+    def admit(self, url: str) -> None:
+        """Raises `Refused` (webhook_url_refused) for a URL we would not send to."""
+        self._ports.hooks.admit(url)
+
+    def save(self, *entities: Entity) -> None:
+        """Have these written. An entity that is as it was read needs no writing.
+
+        Raises `Bug` for a change without an event, another company's entity, or a successor of
+        something else than was read and saved before.
+        """
+        for entity in entities:
+            key = (type(entity), entity.id)
+            before = self._tx.loaded(entity)
+            if entity is before:
+                continue
+            last = self._saved[key].after if key in self._saved else None
+            if not entity.events:
+                raise Bug(f"{type(entity).__name__} changed without an event")
+            if entity.company_id != self.company_id:
+                raise Bug(f"{type(entity).__name__} of another company")
+            if entity.version != (before.version + 1 if before else 1):
+                raise Bug(f"{type(entity).__name__} does not extend what was read")
+            if last is not None and entity.events[: len(last.events)] != last.events:
+                raise Bug(f"{type(entity).__name__} does not extend what was saved")
+            self._saved[key] = Change(before, entity)
+
+    def record(self, entry: Event) -> None:
+        """Put something into the audit log that changed no entity."""
+        self._entries.append(entry)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What is to be written, in the order in which it was first saved."""
+        return list(self._saved.values())
+
+    @property
+    def entries(self) -> list[Event]:
+        """What is to be recorded beside the changes."""
+        return self._entries
+
+
+class Outside:
+    """What a process may touch: the ports to the outside, and other requests."""
+
+    def __init__(self, distribu: "Distribu", actor: Actor, ports: "Ports") -> None:
+        self.actor = actor
+        self.clock = ports.clock
+        self.entropy = ports.entropy
+        self.vault = ports.vault
+        self.hooks = ports.hooks
+        self._distribu = distribu
+
+    async def execute(self, request: Request[R]) -> R:
+        """Run another request as the same actor."""
+        return await self._distribu.execute(self.actor, request)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The adapters, by the names of what they do."""
+
+    store: Store
+    directory: Directory
+    queue: Queue
+    clock: Clock
+    entropy: Entropy
+    vault: Vault
+    hooks: Hooks
+    fingerprint_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Once(Generic[R]):
+    """Have a request's effect once per key: ``view`` renders the answer that a repetition gets.
+
+    ``secret``: the answer holds a secret and is stored sealed.
+    """
+
+    key: str
+    view: Callable[[R], bytes]
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A rendered answer, and whether it is that of an earlier request."""
+
+    body: bytes
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Issued(Generic[R]):
+    """Something new together with its secret, which nobody can read again."""
+
+    what: R
+    secret: Secret
+
+
+class Distribu:
+    """The whole product, behind one method."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.ports = ports
+        self.wake: Callable[[], None] = lambda: None
+        """Called after every commit; a worker in the same process sets it."""
+
+    async def execute(self, actor: Actor, request: Request[R]) -> R:
+        """Run a request as an actor and return its result, committed.
+
+        Raises `Refused` and its kinds; then nothing was changed.
+        """
+        actor = self._admitted(actor, request)
+        if isinstance(request, Query):
+            scope = _scope(actor)
+            async with self.ports.store.begin(scope, readonly=True) as tx:
+                return cast(R, await request.run(Reads(tx, actor, self.ports.clock.now())))
+        if isinstance(request, Process):
+            return cast(R, await request.run(Outside(self, actor, self.ports)))
+        result, _ = await self._retrying(lambda: self._attempt(actor, _command(request), None, None))
+        return cast(R, result)
+
+    async def execute_once(self, actor: Actor, request: Request[R], once: Once[R]) -> Answer:
+        """Run a command whose effect happens once per actor and key, however often it is sent.
+
+        The same request again gets the first one's answer. Raises `Refused` (idempotency_key_reused)
+        when the request under the key was another one.
+        """
+        actor = self._admitted(actor, request)
+        command = _command(request)
+        key = OnceKey(f"{actor.kind}:{actor.id}", once.key, self._fingerprint(request))
+        try:
+            _, body = await self._retrying(lambda: self._attempt(actor, command, key, once))
+            return Answer(body, replayed=False)
+        except AlreadyAnswered as earlier:
+            answer = earlier.answer
+        if answer.fingerprint != key.fingerprint:
+            raise Refused("idempotency_key_reused")
+        text = self.ports.vault.open(answer.body).reveal() if answer.sealed else answer.body
+        return Answer(text.encode(), replayed=True)
+
+    def _admitted(self, actor: Actor, request: Request[Any]) -> Actor:
+        actor.require(request.needs)
+        if request.founds:
+            return Actor.system(CompanyId(self.ports.entropy.uuid()), actor.label)
+        if actor.company_id is None and not isinstance(request, Process):
+            raise Forbidden("forbidden")
+        return actor
+
+    async def _retrying(self, attempt: Callable[[], Awaitable[tuple[Any, bytes]]]) -> tuple[Any, bytes]:
+        for tried in range(TRIES):
+            try:
+                return await attempt()
+            except Again:
+                await asyncio.sleep(0.01 * (tried + self.ports.entropy.fraction()))
+        raise Busy("busy", retry_after_s=1)
+
+    async def _attempt(
+        self, actor: Actor, command: Command[Any], key: OnceKey | None, once: Once[Any] | None
+    ) -> tuple[Any, bytes]:
+        now = self.ports.clock.now()
+        body = b""
+        async with self.ports.store.begin(_scope(actor), once=key) as tx:
+            work = Work(tx, actor, now, self.ports)
+            result = await command.run(work)
+            answer = None
+            if key is not None and once is not None:
+                body = once.view(result)
+                answer = self._stored(key, body, once.secret)
+            number = await tx.write(work.changes, self._records(work), answer)
+        self.wake()
+        if number is not None:
+            body = body.replace(NUMBER_TO_COME.encode(), str(number).encode())
+            if isinstance(result, Numbered) and not result.number:
+                result = result.numbered(number)
+        return result, body
+
+    def _stored(self, key: OnceKey, body: bytes, secret: bool) -> StoredAnswer:
+        text = body.decode()
+        return StoredAnswer(key.fingerprint, self.ports.vault.seal(Secret(text)) if secret else text, secret)
+
+    def _fingerprint(self, request: Request[Any]) -> bytes:
+        digest = hashlib.blake2b(key=self.ports.fingerprint_key, digest_size=32)
+        digest.update(type(request).__name__.encode() + b"\0" + views.encode(request))
+        return digest.digest()
+
+    def _records(self, work: Work) -> list[NewRecord]:
+        """What the changes of a command say to the audit log, and through it to the world."""
+        entropy = self.ports.entropy
+        person = Person(id=entropy.uuid(), salt=entropy.bytes(16), label=work.actor.label, ip=work.actor.ip)
+        records = []
+        for event, entity, wire in _told(work.changes):
+            messages = tuple(Message(entropy.uuid(), name, payload) for name, payload in wire)
+            what = (event.name, type(entity).__name__, entity.id, dict(event.details()))
+            records.append(_record(entropy.uuid(), work, person, event, *what, messages))
+        for entry in work.entries:
+            told = dict(entry.details())
+            action = f"{entry.name}.{told['action']}"
+            what = (action, told["entity_type"], told["entity_id"], told["metadata"])
+            records.append(_record(entropy.uuid(), work, person, entry, *what, ()))
+        return records
+
+
+def _told(changes: list[Change]) -> list[tuple[Event, Entity, list[tuple[str, str]]]]:
+    """Every event with its entity and its wire messages: at most one of each name per entity."""
+    told = []
+    for change in changes:
+        entity = change.after
+        seen: set[str] = set()
+        payload = ""
+        for event in entity.events:
+            names = [name for name in reactions.wire(event) if name not in seen]
+            seen.update(names)
+            if names and not payload:
+                payload = views.encode(views.of(entity)).decode()
+            told.append((event, entity, [(name, payload) for name in names]))
+    return told
+
+
+def _record(
+    id: str,
+    work: Work,
+    person: Person,
+    event: Event,
+    action: str,
+    entity_type: str,
+    entity_id: str,
+    metadata: dict[str, Any],
+    messages: tuple[Message, ...],
+) -> NewRecord:
+    body = views.RecordBody(
+        v=FORMAT,
+        id=id,
+        company_id=work.company_id,
+        at=views.time(work.now),
+        actor_type=work.actor.kind,
+        actor_id=work.actor.id,
+        action=action,
+        entity_type=entity_type,
+        entity_id=entity_id,
+        person=person.digest,
+        metadata=_bounded(metadata),
+    )
+    return NewRecord(
+        id=id,
+        event=event,
+        at=work.now,
+        actor_kind=work.actor.kind,
+        actor_id=work.actor.id,
+        action=action,
+        entity_type=entity_type,
+        entity_id=entity_id,
+        person=person,
+        body=views.encode(body).decode(),
+        messages=messages,
+    )
+
+
+def _bounded(metadata: dict[str, Any]) -> msgspec.Raw:
+    """Metadata as JSON: over its limit it is cut and says so, never dropped."""
+    if metadata.get("number") == 0:
+        metadata = metadata | {"number": msgspec.Raw(NUMBER_TO_COME.encode())}
+    text = views.encode(views.plain(metadata))
+    if len(text) > METADATA_MAX:
+        kept = text.decode().replace(NUMBER_TO_COME, "0")[: METADATA_MAX // 2]
+        text = views.encode({"shortened": True, "bytes": len(text), "text": kept})
+    return msgspec.Raw(text)
+
+
+def _command(request: Request[Any]) -> Command[Any]:
+    if not isinstance(request, Command):
+        raise Bug(f"{type(request).__name__} is no command")
+    return request
+
+
+def _scope(actor: Actor) -> Scope:
+    if actor.company_id is None:
+        raise Bug("a transaction is always for a company")
+    return Scope(actor.company_id, actor.customer_id)

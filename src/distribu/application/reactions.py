@@ -1,0 +1,65 @@
+"""What follows from an event: which names it goes out under. Every event is here or audit-only."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from distribu.domain import access, audit, catalog, customers, ordering, team, webhooks
+from distribu.domain.entity import Event
+from distribu.domain.ordering import OrderMoved, OrderStatus
+
+_MOVED: Final[Mapping[OrderStatus, tuple[str, ...]]] = {
+    OrderStatus.SHIPPED: ("order.status_changed", "order.shipped"),
+    OrderStatus.DELIVERED: ("order.status_changed", "order.delivered"),
+    OrderStatus.CANCELLED: ("order.status_changed", "order.cancelled"),
+}
+
+
+def _moved(event: OrderMoved) -> tuple[str, ...]:
+    return _MOVED.get(event.after, ("order.status_changed",))
+
+
+WIRE: Final[Mapping[type[Event], tuple[str, ...] | Callable[[Any], tuple[str, ...]]]] = {
+    ordering.OrderPlaced: ("order.created",),
+    ordering.OrderMoved: _moved,
+    customers.CustomerCreated: ("customer.created",),
+    customers.CustomerEdited: ("customer.updated",),
+    catalog.ProductCreated: ("product.created",),
+    catalog.ProductEdited: ("product.updated",),
+    catalog.ProductArchived: ("product.deleted",),
+    catalog.LowStockReached: ("product.low_stock",),
+}
+"""Events that leave the house, and their names out there. The payload is the entity's view."""
+
+AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
+    {
+        access.ApiKeyCreated,
+        access.ApiKeyRevoked,
+        audit.CustomEntry,
+        catalog.StockReceived,
+        catalog.StockAdjusted,
+        catalog.StockOrdered,
+        catalog.StockRestocked,
+        customers.CreditTaken,
+        customers.CreditReleased,
+        customers.PriceOverrideSet,
+        customers.PriceOverrideRemoved,
+        ordering.PaymentRecorded,
+        team.CompanyCreated,
+        team.CompanyEdited,
+        webhooks.WebhookRegistered,
+        webhooks.WebhookEdited,
+        webhooks.WebhookRemoved,
+        webhooks.WebhookSecretRotated,
+    }
+)
+"""Events that end in the audit log."""
+
+WIRE_NAMES: Final = frozenset(
+    name for names in WIRE.values() if isinstance(names, tuple) for name in names
+) | frozenset(name for names in _MOVED.values() for name in names)
+
+
+def wire(event: Event) -> tuple[str, ...]:
+    """The names under which an event goes out; none for one that is audit-only."""
+    names = WIRE.get(type(event), ())
+    return names if isinstance(names, tuple) else names(event)

@@ -1,0 +1,581 @@
+"""What leaves Distribu: an allow-list of fields for each entity, one shape wherever it goes.
+
+The API's answers, the webhooks' payloads and the CLI's ``--json`` are all these.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from distribu.application.ports import NUMBER_TO_COME, Page
+from distribu.domain.access import Actor, ActorKind, ApiKey, Permission
+from distribu.domain.audit import Record
+from distribu.domain.catalog import MovementReason, Product, StockMovement
+from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
+from distribu.domain.errors import Bug, Refused
+from distribu.domain.ordering import Line, Order, OrderSource, OrderStatus, PaymentStatus, Totals
+from distribu.domain.team import Company, Registration
+from distribu.domain.values import Address, Secret
+from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
+
+_NUMBER: Final = msgspec.Raw(NUMBER_TO_COME.encode())
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+encode: Final[Callable[[Any], bytes]] = _encoder.encode
+"""JSON as it goes out: decimals are numbers with the places they have."""
+
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T09:30:00.000Z"])]
+Price = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "decimal"}, examples=[12.5])]
+
+
+def time(value: datetime) -> Time:
+    """ISO 8601 in UTC with milliseconds and ``Z``."""
+    return value.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _maybe(value: datetime | None) -> Time | None:
+    return None if value is None else time(value)
+
+
+@lru_cache(maxsize=4096)
+def camel(name: str) -> str:
+    """``placed_at`` -> ``placedAt``."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def plain(value: Any) -> Any:
+    """Any value of the domain as JSON can hold it, names in camelCase and times as they go out."""
+    match value:
+        case datetime():
+            return time(value)
+        case dict():
+            return {camel(name): plain(item) for name, item in value.items()}
+        case tuple() | list() | frozenset():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something that may be seen."""
+
+
+class CompanyView(View, frozen=True, kw_only=True):
+    id: str
+    slug: str
+    name: str
+    currency: str
+    time_zone: str
+    tax_rate: Price
+    shipping: Price
+    order_minimum: Price
+    return_window_days: int
+    registration: Registration
+    created_at: Time
+    updated_at: Time
+
+
+class ProductView(View, frozen=True, kw_only=True):
+    id: str
+    sku: str | None
+    name: str
+    description: str
+    category: str
+    unit: str
+    price: Price
+    stock: int
+    low_stock_threshold: int
+    is_active: bool
+    image_url: str | None
+    created_at: Time
+    updated_at: Time
+
+
+class StockMovementView(View, frozen=True, kw_only=True):
+    id: str
+    product_id: str
+    quantity: int
+    reason: MovementReason
+    note: str
+    order_id: str | None
+    stock_after: int
+    created_at: Time
+
+
+class AddressView(View, frozen=True, kw_only=True):
+    id: str
+    name: str
+    line1: str
+    line2: str
+    city: str
+    region: str
+    postal_code: str
+    country: str
+    phone: str
+    is_default: bool
+
+
+class CustomerView(View, frozen=True, kw_only=True):
+    id: str
+    email: str
+    name: str
+    status: CustomerStatus
+    notes: str
+    credit_limit: Price | None
+    credit_used: Price
+    tax_rate_override: Price | None
+    email_verified: bool
+    payment_terms_days: int
+    addresses: list[AddressView]
+    created_at: Time
+    updated_at: Time
+
+
+class PriceOverrideView(View, frozen=True, kw_only=True):
+    id: str
+    customer_id: str
+    product_id: str
+    price: Price | None
+    created_at: Time
+    updated_at: Time
+
+
+class CustomerDetailView(CustomerView, frozen=True, kw_only=True):
+    """A customer with its prices: the newest hundred; the rest has a page of its own."""
+
+    price_overrides: list[PriceOverrideView]
+
+
+class LineView(View, frozen=True, kw_only=True):
+    id: str
+    product_id: str
+    product_name: str
+    product_sku: str | None
+    quantity: int
+    unit_price: Price
+
+
+class OrderView(View, frozen=True, kw_only=True):
+    id: str
+    number: int | msgspec.Raw
+    status: OrderStatus
+    customer_id: str
+    po_number: str
+    notes: str
+    source: OrderSource
+    subtotal: Price
+    tax: Price
+    shipping: Price
+    total: Price
+    paid: Price
+    balance: Price
+    payment_status: PaymentStatus
+    currency: str
+    shipping_address: AddressView | None
+    carrier: str
+    tracking_number: str
+    items: list[LineView]
+    placed_at: Time
+    created_at: Time
+    updated_at: Time
+
+
+class PreviewLineView(View, frozen=True, kw_only=True):
+    product_id: str
+    product_name: str
+    product_sku: str | None
+    quantity: int
+    unit_price: Price
+
+
+class RefusalView(View, frozen=True, kw_only=True):
+    code: str
+    error: str
+
+
+class PreviewView(View, frozen=True, kw_only=True):
+    """What an order would be: it would be accepted when ``refusals`` is empty."""
+
+    subtotal: Price
+    tax: Price
+    shipping: Price
+    total: Price
+    currency: str
+    items: list[PreviewLineView]
+    refusals: list[RefusalView]
+
+
+class ApiKeyView(View, frozen=True, kw_only=True):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[Permission]
+    expires_at: Time | None
+    revoked_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+
+class ApiKeyIssuedView(ApiKeyView, frozen=True, kw_only=True):
+    """A key with its secret, which is shown this once."""
+
+    key: str
+
+
+class WebhookView(View, frozen=True, kw_only=True):
+    id: str
+    url: str
+    events: list[str]
+    is_active: bool
+    secret_rotation_grace_expires_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+
+class WebhookIssuedView(WebhookView, frozen=True, kw_only=True):
+    """A webhook with its new secret, which is shown this once."""
+
+    secret: str
+
+
+class AttemptView(View, frozen=True, kw_only=True):
+    number: int
+    at: Time
+    duration_ms: int
+    status: int | None
+    headers: dict[str, str]
+    body: str
+    error: str
+
+
+class DeliveryView(View, frozen=True, kw_only=True):
+    id: str
+    webhook_id: str
+    event_id: str
+    event: str
+    status: DeliveryStatus
+    next_attempt_at: Time | None
+    created_at: Time
+    attempts: list[AttemptView]
+
+
+class RecordView(View, frozen=True, kw_only=True):
+    id: str
+    at: Time
+    actor_type: ActorKind
+    actor_id: str
+    actor_label: str | None
+    ip: str | None
+    action: str
+    entity_type: str
+    entity_id: str
+    metadata: dict[str, Any]
+
+
+class MeView(View, frozen=True, kw_only=True):
+    company_id: str
+    company_name: str
+    company_slug: str
+    key_name: str
+    scopes: list[Permission]
+
+
+class RecordBody(View, frozen=True, kw_only=True):
+    """The canonical text of an audit record: what is stored, hashed and exported (format 1)."""
+
+    v: int
+    id: str
+    company_id: str
+    at: Time
+    actor_type: ActorKind
+    actor_id: str
+    action: str
+    entity_type: str
+    entity_id: str
+    person: str
+    metadata: msgspec.Raw
+
+
+def _company(it: Company) -> CompanyView:
+    return CompanyView(
+        id=it.id,
+        slug=it.slug,
+        name=it.name,
+        currency=it.currency,
+        time_zone=it.time_zone,
+        tax_rate=it.tax_rate,
+        shipping=it.shipping,
+        order_minimum=it.order_minimum,
+        return_window_days=it.return_window_days,
+        registration=it.registration,
+        created_at=time(it.created_at),
+        updated_at=time(it.updated_at),
+    )
+
+
+def _product(it: Product) -> ProductView:
+    return ProductView(
+        id=it.id,
+        sku=it.sku,
+        name=it.name,
+        description=it.description,
+        category=it.category,
+        unit=it.unit,
+        price=it.price,
+        stock=it.stock,
+        low_stock_threshold=it.low_stock_threshold,
+        is_active=it.is_active,
+        image_url=it.image_url,
+        created_at=time(it.created_at),
+        updated_at=time(it.updated_at),
+    )
+
+
+def _movement(it: StockMovement) -> StockMovementView:
+    return StockMovementView(
+        id=it.id,
+        product_id=it.product_id,
+        quantity=it.quantity,
+        reason=it.reason,
+        note=it.note,
+        order_id=it.order_id,
+        stock_after=it.stock_after,
+        created_at=time(it.created_at),
+    )
+
+
+def _address(it: Address) -> AddressView:
+    return AddressView(
+        id=it.id,
+        name=it.name,
+        line1=it.line1,
+        line2=it.line2,
+        city=it.city,
+        region=it.region,
+        postal_code=it.postal_code,
+        country=it.country,
+        phone=it.phone,
+        is_default=it.is_default,
+    )
+
+
+def _customer_fields(it: Customer) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "email": it.email,
+        "name": it.name,
+        "status": it.status,
+        "notes": it.notes,
+        "credit_limit": it.credit_limit,
+        "credit_used": it.credit_used,
+        "tax_rate_override": it.tax_rate_override,
+        "email_verified": it.email_verified,
+        "payment_terms_days": it.payment_terms_days,
+        "addresses": [_address(address) for address in it.addresses],
+        "created_at": time(it.created_at),
+        "updated_at": time(it.updated_at),
+    }
+
+
+def _customer(it: Customer) -> CustomerView:
+    return CustomerView(**_customer_fields(it))
+
+
+def customer_detail(it: Customer, overrides: tuple[PriceOverride, ...]) -> CustomerDetailView:
+    """A customer with its own prices."""
+    return CustomerDetailView(**_customer_fields(it), price_overrides=[_override(one) for one in overrides])
+
+
+def _override(it: PriceOverride) -> PriceOverrideView:
+    return PriceOverrideView(
+        id=it.id,
+        customer_id=it.customer_id,
+        product_id=it.product_id,
+        price=it.price,
+        created_at=time(it.created_at),
+        updated_at=time(it.updated_at),
+    )
+
+
+def _order(it: Order) -> OrderView:
+    return OrderView(
+        id=it.id,
+        number=it.number or _NUMBER,
+        status=it.status,
+        customer_id=it.customer_id,
+        po_number=it.po_number,
+        notes=it.notes,
+        source=it.source,
+        subtotal=it.subtotal,
+        tax=it.tax,
+        shipping=it.shipping,
+        total=it.total,
+        paid=it.paid,
+        balance=it.balance,
+        payment_status=it.payment_status,
+        currency=it.currency,
+        shipping_address=_address(it.shipping_address) if it.shipping_address else None,
+        carrier=it.carrier,
+        tracking_number=it.tracking_number,
+        items=[
+            LineView(
+                id=line.id,
+                product_id=line.product_id,
+                product_name=line.product_name,
+                product_sku=line.product_sku,
+                quantity=line.quantity,
+                unit_price=line.unit_price,
+            )
+            for line in it.lines
+        ],
+        placed_at=time(it.placed_at),
+        created_at=time(it.created_at),
+        updated_at=time(it.updated_at),
+    )
+
+
+def preview(lines: tuple[Line, ...], totals: Totals, currency: str, refusals: list[Refused]) -> PreviewView:
+    """What an order would cost, and what would refuse it."""
+    return PreviewView(
+        subtotal=totals.subtotal,
+        tax=totals.tax,
+        shipping=totals.shipping,
+        total=totals.total,
+        currency=currency,
+        items=[
+            PreviewLineView(
+                product_id=line.product_id,
+                product_name=line.product_name,
+                product_sku=line.product_sku,
+                quantity=line.quantity,
+                unit_price=line.unit_price,
+            )
+            for line in lines
+        ],
+        refusals=[RefusalView(code=no.code, error=no.message) for no in refusals],
+    )
+
+
+def _api_key_fields(it: ApiKey) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "name": it.name,
+        "prefix": it.prefix,
+        "scopes": list(it.scopes),
+        "expires_at": _maybe(it.expires_at),
+        "revoked_at": _maybe(it.revoked_at),
+        "created_at": time(it.created_at),
+        "updated_at": time(it.updated_at),
+    }
+
+
+def _api_key(it: ApiKey) -> ApiKeyView:
+    return ApiKeyView(**_api_key_fields(it))
+
+
+def api_key_issued(it: ApiKey, key: Secret) -> ApiKeyIssuedView:
+    """A new key with its secret."""
+    return ApiKeyIssuedView(**_api_key_fields(it), key=key.reveal())
+
+
+def _webhook_fields(it: Webhook) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "url": it.url,
+        "events": list(it.subscribed),
+        "is_active": it.is_active,
+        "secret_rotation_grace_expires_at": _maybe(it.grace_expires_at),
+        "created_at": time(it.created_at),
+        "updated_at": time(it.updated_at),
+    }
+
+
+def _webhook(it: Webhook) -> WebhookView:
+    return WebhookView(**_webhook_fields(it))
+
+
+def webhook_issued(it: Webhook, secret: Secret) -> WebhookIssuedView:
+    """A webhook with its new secret."""
+    return WebhookIssuedView(**_webhook_fields(it), secret=secret.reveal())
+
+
+def _attempt(it: Attempt) -> AttemptView:
+    return AttemptView(
+        number=it.number,
+        at=time(it.at),
+        duration_ms=it.duration_ms,
+        status=it.status,
+        headers=it.headers,
+        body=it.body,
+        error=it.error,
+    )
+
+
+def _delivery(it: Delivery) -> DeliveryView:
+    return DeliveryView(
+        id=it.id,
+        webhook_id=it.webhook_id,
+        event_id=it.event_id,
+        event=it.event,
+        status=it.status,
+        next_attempt_at=_maybe(it.next_attempt_at),
+        created_at=time(it.created_at),
+        attempts=[_attempt(attempt) for attempt in it.attempts],
+    )
+
+
+def _record(it: Record) -> RecordView:
+    return RecordView(
+        id=it.id,
+        at=time(it.at),
+        actor_type=it.actor_kind,
+        actor_id=it.actor_id,
+        actor_label=it.label,
+        ip=it.ip,
+        action=it.action,
+        entity_type=it.entity_type,
+        entity_id=it.entity_id,
+        metadata=it.metadata,
+    )
+
+
+def me(company: Company, actor: Actor) -> MeView:
+    """Who a key is."""
+    return MeView(
+        company_id=company.id,
+        company_name=company.name,
+        company_slug=company.slug,
+        key_name=actor.label,
+        scopes=sorted(actor.permissions),
+    )
+
+
+_VIEWS: Final[dict[type, Callable[[Any], View]]] = {
+    Company: _company,
+    Product: _product,
+    StockMovement: _movement,
+    Customer: _customer,
+    PriceOverride: _override,
+    Order: _order,
+    ApiKey: _api_key,
+    Webhook: _webhook,
+    Delivery: _delivery,
+    Record: _record,
+}
+
+
+def of(it: Any) -> Any:
+    """What may be seen of a value of the domain; a view, and a page of either, is left as it is."""
+    if isinstance(it, View):
+        return it
+    if isinstance(it, Page):
+        return Page(tuple(of(item) for item in it.items), it.next_cursor)
+    view = _VIEWS.get(type(it))
+    if view is None:
+        raise Bug(f"there is no view of {type(it).__name__}")
+    return view(it)

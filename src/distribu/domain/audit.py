@@ -1,0 +1,63 @@
+"""The audit log: who did what to what, and when. Written once, never changed."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from distribu.domain.access import ActorKind
+from distribu.domain.entity import Event
+from distribu.domain.values import CompanyId
+
+METADATA_MAX: Final = 8_192
+"""Bytes of metadata kept whole; what is over is shortened and marked, never dropped."""
+
+FORMAT: Final = 1
+"""The version of a record's canonical text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomEntry(Event):
+    """An entry made from outside, by `RecordAudit`: its action begins with ``custom.``."""
+
+    name: ClassVar[str] = "custom"
+    action: str
+    entity_type: str
+    entity_id: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """What of a record names a person. It stands in a row of its own and can be erased.
+
+    The record holds `digest` alone, so that erasing this row breaks no proof over the record.
+    """
+
+    id: str
+    salt: bytes
+    label: str
+    ip: str | None
+
+    @property
+    def digest(self) -> str:
+        """Salted, and every part prefixed with its length: shifted boundaries do not hash alike."""
+        parts = (self.salt, self.label.encode(), (self.ip or "").encode())
+        return hashlib.sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row of the audit log as read back; ``label`` and ``ip`` are None once they were erased."""
+
+    id: str
+    company_id: CompanyId
+    at: datetime
+    actor_kind: ActorKind
+    actor_id: str
+    label: str | None
+    ip: str | None
+    action: str
+    entity_type: str
+    entity_id: str
+    metadata: dict[str, Any]

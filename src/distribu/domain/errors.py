@@ -1,0 +1,124 @@
+"""The ways Distribu says no, and the one way it admits a bug.
+
+A refusal has a *kind* (its class: who has to do something about it) and a stable *code* (what
+exactly, for programs). The doors map the kind to an HTTP status and an exit code, once each;
+nothing in here knows about either.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+CODES: Final[Mapping[str, str]] = {
+    # malformed input
+    "invalid_request": "The request is malformed; `fields` says where and why.",
+    "invalid_json": "The body is not JSON.",
+    "unsupported_media_type": "The body must be sent as application/json.",
+    "body_too_large": "The body is larger than this route accepts.",
+    "method_not_allowed": "This path does not know that method.",
+    # who is asking
+    "unauthenticated": "No key, or one that is wrong, expired or revoked.",
+    "missing_scope": "The key lacks the scope that is named.",
+    "forbidden": "This actor may not do that.",
+    "suspended": "The company is suspended.",
+    # what is asked for
+    "not_found": "There is nothing here.",
+    "company_not_found": "No such company.",
+    "product_not_found": "No such product.",
+    "customer_not_found": "No such customer.",
+    "address_not_found": "The customer has no such address.",
+    "price_override_not_found": "The customer has no price of its own for this product.",
+    "order_not_found": "No such order.",
+    "api_key_not_found": "No such API key.",
+    "webhook_not_found": "No such webhook.",
+    "delivery_not_found": "No such delivery.",
+    # somebody else was there first
+    "duplicate_slug": "Another company has this slug.",
+    "duplicate_sku": "Another product has this SKU; SKUs are compared ignoring case.",
+    "duplicate_email": "Another customer has this email address.",
+    "stale_version": "The record changed since it was read; read it again.",
+    "precondition_failed": "If-Match names another version than the current one.",
+    "idempotency_key_running": "A request with this Idempotency-Key is still running.",
+    # a rule of the business
+    "idempotency_key_reused": "This Idempotency-Key was used for a different request.",
+    "insufficient_stock": "There is not enough stock.",
+    "stock_out_of_range": "Stock would leave the range of 0 to 1,000,000,000.",
+    "product_unavailable": "The product is not active.",
+    "customer_blocked": "The customer is not active.",
+    "credit_limit_exceeded": "The order would take the customer over its credit limit.",
+    "order_below_minimum": "The order is below the company's minimum.",
+    "amount_out_of_range": "An amount of money would pass 1,000,000,000,000.",
+    "placed_in_future": "An order cannot have been placed in the future.",
+    "illegal_transition": "The order cannot go from its status to that one.",
+    "overpayment": "The payment is more than what is owed.",
+    "order_not_payable": "A cancelled order takes no payments.",
+    "currency_fixed": "The currency is fixed once the company has an order.",
+    "too_many": "A limit on the number of these is reached.",
+    "already_revoked": "The API key is already revoked.",
+    "webhook_url_refused": "Webhooks may not be sent to this address.",
+    "not_supported": "Distribu does not do this.",
+    # not now
+    "busy": "Too busy; try again after the time given.",
+    # ours
+    "internal_error": "A mistake of ours; the request id helps us find it.",
+}
+"""Every code that can leave Distribu, and what it means. A code, once released, keeps its meaning."""
+
+
+class Refused(Exception):
+    """A rule of the business said no; nothing was changed.
+
+    ``code`` is one of `CODES`. ``message`` is for people. ``fields`` maps a wire path such as
+    ``items[2].quantity`` to what is wrong there. ``retry_after_s`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        if code not in CODES:
+            raise Bug(f"the refusal code {code!r} is not in CODES")
+        self.code = code
+        self.message = message or CODES[code]
+        self.fields = dict(fields or {})
+        self.retry_after_s = retry_after_s
+        super().__init__(self.message)
+
+
+class Unauthenticated(Refused):
+    """Nobody we know; one text for every reason (an absent, wrong, expired or revoked key)."""
+
+
+class PaymentRequired(Refused):
+    """The plan does not reach that far."""
+
+
+class Forbidden(Refused):
+    """We know who it is, and they may not."""
+
+
+class NotFound(Refused):
+    """Absent, or another company's, or another customer's: the same answer to the byte."""
+
+
+class Conflict(Refused):
+    """Somebody else holds the name, or is still at it."""
+
+
+class Stale(Conflict):
+    """The caller said which version it meant, and that is no longer the current one (RFC 9110, 13.1.1)."""
+
+
+class Invalid(Refused):
+    """The request itself is wrong, whatever the state of the business."""
+
+
+class Busy(Refused):
+    """A bounded wait ran out. ``retry_after_s`` is always given."""
+
+
+class Bug(Exception):
+    """An invariant of ours is broken. Never the caller's fault, and never mapped to a refusal."""

@@ -1,0 +1,1 @@
+"""Distribu as an HTTP API."""

@@ -1,0 +1,280 @@
+"""Requests off the wire and answers onto it: the one place that knows JSON bodies and status codes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from re import compile as compiled
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Request as HttpRequest
+from litestar import Response
+from litestar.response.base import ASGIResponse
+from msgspec import inspect
+
+from distribu.application import views
+from distribu.application.fields import UUID_PATTERN, decimal_of, type_info
+from distribu.application.kernel import Issued, Request
+from distribu.application.ports import Page
+from distribu.domain import errors
+from distribu.domain.access import ApiKey
+from distribu.domain.entity import Entity
+from distribu.domain.errors import CODES, Bug, Invalid, NotFound, Refused
+from distribu.domain.webhooks import Webhook
+
+BODY_MAX: Final = 1024 * 1024
+"""Bytes of a request's body, unless its route says otherwise."""
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_MAX: Final = 100
+
+STATUS: Final[Mapping[type[Refused], int]] = {
+    errors.Invalid: 400,
+    errors.Unauthenticated: 401,
+    errors.PaymentRequired: 402,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Stale: 412,
+    errors.Refused: 422,
+    errors.Busy: 503,
+}
+"""The status of each kind of refusal."""
+
+_UUID: Final = compiled(UUID_PATTERN)
+_WHERE: Final = compiled(r"^(?P<what>.*?)(?: - at `\$?\.?(?P<where>.*)`)?$")
+_UNKNOWN: Final = compiled(r"contains unknown field `(?P<name>.*)`$")
+_MISSING: Final = compiled(r"missing required field `(?P<name>.*)`$")
+_ETAG: Final = compiled(r'^(?:W/)?"(\d{1,9})"$')
+
+Fields = Mapping[str, inspect.Field]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A use case's place in the API. ``status`` is that of success."""
+
+    method: str
+    path: str
+    request: type[Request[Any]]
+    status: int = 200
+    view: Callable[[Any], Any] = views.of
+    tag: str
+    result: type[views.View] | None
+    paged: bool = False
+
+    @property
+    def secret(self) -> bool:
+        """Whether the answer holds a secret."""
+        return self.result in (views.ApiKeyIssuedView, views.WebhookIssuedView)
+
+
+def issued(it: Issued[Any]) -> views.View:
+    """The view of something new with its secret."""
+    match it.what:
+        case ApiKey() as key:
+            return views.api_key_issued(key, it.secret)
+        case Webhook() as webhook:
+            return views.webhook_issued(webhook, it.secret)
+        case _:
+            raise Bug(f"there is no view of an issued {type(it.what).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What of a request type comes from where."""
+
+    path: Mapping[str, str]
+    if_match: str | None
+    body: frozenset[str]
+    decode: Callable[[bytes], Any]
+
+
+@cache
+def plan(request: type[Request[Any]]) -> _Plan:
+    """Read off a request type where its fields come from; names are those of the wire."""
+    info = type_info(request)
+    if not isinstance(info, inspect.StructType):
+        raise Bug(f"{request.__name__} is no struct")
+    path: dict[str, str] = {}
+    body = set()
+    if_match = None
+    for field in info.fields:
+        where = _extra(field.type).get("in")
+        if where == "path":
+            path[field.name] = field.encode_name
+        elif where == "if-match":
+            if_match = field.encode_name
+        else:
+            body.add(field.encode_name)
+    whole = not path and if_match is None
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+        request if whole else dict[str, Any], float_hook=decimal_of
+    )
+    return _Plan(path, if_match, frozenset(body), decoder.decode)
+
+
+def _extra(info: inspect.Type) -> dict[str, Any]:
+    if isinstance(info, inspect.UnionType):
+        return {key: value for one in info.types for key, value in _extra(one).items()}
+    return (info.extra or {}) if isinstance(info, inspect.Metadata) else {}
+
+
+async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
+    """The request of a route, decoded. Raises `Invalid`, or `NotFound` for a path no id could have."""
+    known = plan(route.request)
+    values: dict[str, Any] = {}
+    for name, wire in known.path.items():
+        value = http.path_params[name]
+        if not _UUID.match(value):
+            raise NotFound(f"{name.removesuffix('_id')}_not_found")
+        values[wire] = value
+    if known.if_match is not None and (version := _if_match(http.headers.get("if-match"))):
+        values[known.if_match] = version
+    try:
+        if route.method == "GET":
+            return _converted(route.request, values | _query(http, known.body), strict=False)
+        if route.method == "DELETE":
+            return _converted(route.request, values)
+        body = await _body(http)
+        if not known.path and known.if_match is None:
+            found: Request[Any] = known.decode(body)
+            return found
+        given = known.decode(body) if known.body else {}
+        if not known.body and body.strip() not in (b"", b"{}"):
+            raise Invalid("invalid_request", fields={"": "this takes no body"})
+        if unknown := given.keys() - known.body:
+            raise Invalid("invalid_request", fields=dict.fromkeys(sorted(unknown), "is no field of this"))
+        return _converted(route.request, values | given)
+    except msgspec.ValidationError as error:
+        raise Invalid("invalid_request", fields=_where(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("invalid_json") from None
+
+
+def _converted(request: type[Request[Any]], values: dict[str, Any], *, strict: bool = True) -> Request[Any]:
+    found: Request[Any] = msgspec.convert(values, request, strict=strict)
+    return found
+
+
+async def _body(http: HttpRequest[Any, Any, Any]) -> bytes:
+    body = await http.body()
+    kind = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if body and kind != "application/json":
+        raise UnsupportedMediaType("unsupported_media_type")
+    return body
+
+
+def _query(http: HttpRequest[Any, Any, Any], known: frozenset[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    text = http.scope.get("query_string", b"").decode("latin-1")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=50)
+    except ValueError:
+        raise Invalid("invalid_request", "There are too many query parameters.") from None
+    for name, value in pairs:
+        if name not in known or name in values:
+            wrong = "is given twice" if name in values else "is no parameter of this"
+            raise Invalid("invalid_request", fields={name[:100]: wrong})
+        values[name] = value
+    if "limit" in values:
+        values["limit"] = _limit(values["limit"])
+    return {name: value for name, value in values.items() if value != ""}
+
+
+def _limit(text: str) -> int:
+    """1 to 100, whatever is asked for; what is no number is the default."""
+    try:
+        return max(1, min(int(text[:9]), LIMIT_MAX))
+    except ValueError:
+        return LIMIT_DEFAULT
+
+
+def _if_match(header: str | None) -> int | None:
+    if header is None or header.strip() == "*":
+        return None
+    found = _ETAG.match(header.strip())
+    if found is None or not int(found[1]):
+        raise errors.Stale("precondition_failed")
+    return int(found[1])
+
+
+def _where(message: str) -> dict[str, str]:
+    """``Expected `int`, got `str` - at `$.items[0].quantity``` as a field and what is wrong with it."""
+    found = _WHERE.match(message)
+    what, where = (found["what"], found["where"] or "") if found else (message, "")
+    for pattern, wrong in ((_UNKNOWN, "is no field of this"), (_MISSING, "is required")):
+        if named := pattern.search(what):
+            return {f"{where}.{named['name']}".strip("."): wrong}
+    return {where: what[:1].lower() + what[1:]}
+
+
+# answers
+
+
+def body_of(route: Route, result: Any) -> bytes:
+    """A result as the documented envelope."""
+    shown = route.view(result)
+    if isinstance(shown, Page):
+        pagination = {"hasMore": shown.next_cursor is not None, "nextCursor": shown.next_cursor}
+        return views.encode({"data": shown.items, "pagination": pagination})
+    return views.encode({"data": shown})
+
+
+def etag(result: Any) -> list[tuple[str, str]]:
+    """The version of an entity, to be sent back in If-Match."""
+    return [("etag", f'"{result.version}"')] if isinstance(result, Entity) else []
+
+
+def answer(body: bytes, status: int, headers: list[tuple[str, str]], request_id: str) -> ASGIResponse:
+    """JSON, or nothing for 204."""
+    return ASGIResponse(
+        body=b"" if status == 204 else body,
+        status_code=status,
+        media_type="application/json",
+        headers={"x-request-id": request_id, **dict(headers)},
+    )
+
+
+class UnsupportedMediaType(Invalid):
+    """The body is not JSON, by its own account."""
+
+
+class BodyTooLarge(Invalid):
+    """More than the route takes."""
+
+
+class MethodNotAllowed(Invalid):
+    """The path is known, the method is not."""
+
+
+_OWN_STATUS: Final[Mapping[type[Refused], int]] = {
+    UnsupportedMediaType: 415,
+    BodyTooLarge: 413,
+    MethodNotAllowed: 405,
+}
+
+
+def refused(refusal: Refused, request_id: str) -> Response[bytes]:
+    """A refusal as the documented error body."""
+    kinds = type(refusal).__mro__
+    statuses = {**STATUS, **_OWN_STATUS}
+    status = next(statuses[kind] for kind in kinds if kind in statuses)
+    body: dict[str, Any] = {"error": refusal.message, "code": refusal.code, "requestId": request_id}
+    if refusal.fields:
+        body["fields"] = refusal.fields
+    headers = {"x-request-id": request_id}
+    if refusal.retry_after_s is not None:
+        body["retryAfter"] = refusal.retry_after_s
+        headers["retry-after"] = str(refusal.retry_after_s)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(views.encode(body), status_code=status, media_type="application/json", headers=headers)
+
+
+def mistake(request_id: str) -> Response[bytes]:
+    """What a caller is told of a bug of ours."""
+    body = {"error": CODES["internal_error"], "code": "internal_error", "requestId": request_id}
+    headers = {"x-request-id": request_id}
+    return Response(views.encode(body), status_code=500, media_type="application/json", headers=headers)

@@ -1,0 +1,105 @@
+"""The worker: committed events out of the house, signed, each receiver at its own pace."""
+
+import asyncio
+import logging
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+from distribu.application.delivering import deliver
+from distribu.application.kernel import Distribu
+from distribu.application.ports import Parcel
+from distribu.domain.values import WebhookId
+
+log: Final = logging.getLogger("distribu.worker")
+
+POLL_S: Final = 0.5
+"""How long an event waits at most for a worker that was not woken."""
+
+PER_WEBHOOK: Final = 8
+"""Deliveries to one webhook at once: what a slow receiver can hold up is its own queue."""
+
+CLAIM_S: Final = 60.0
+PURGE_S: Final = 600.0
+RELAY_BATCH: Final = 500
+
+
+class Worker:
+    """Relays and delivers until it is told to stop; any number of them share the work."""
+
+    def __init__(self, distribu: Distribu, *, concurrency: int = 64) -> None:
+        self.distribu = distribu
+        self.concurrency = concurrency
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._flying: dict[asyncio.Task[None], WebhookId] = {}
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Finish what is on its way, and take nothing new."""
+        self._stopping = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        purged = self.distribu.ports.clock.now()
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                done = await self._turn()
+                if self.distribu.ports.clock.now() - purged > timedelta(seconds=PURGE_S):
+                    purged = self.distribu.ports.clock.now()
+                    await self.distribu.ports.queue.purge(now=purged)
+            except Exception:
+                log.exception("the worker stumbled and goes on")
+                done = 0
+            if not done:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), POLL_S)
+        if self._flying:
+            await asyncio.wait(self._flying)
+
+    async def drain(self) -> int:
+        """Relay and deliver until nothing is due any more; for the harness. Returns how many attempts."""
+        sent = 0
+        while await self._turn() or self._flying:
+            sent += len(self._flying)
+            if self._flying:
+                await asyncio.wait(self._flying)
+        return sent
+
+    async def _turn(self) -> int:
+        ports = self.distribu.ports
+        moved = await ports.queue.relay(limit=RELAY_BATCH, now=ports.clock.now())
+        free = self.concurrency - len(self._flying)
+        if free <= 0:
+            await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
+            return 1
+        parcels = await ports.queue.claim(
+            limit=free,
+            per_webhook=PER_WEBHOOK,
+            busy=Counter(self._flying.values()),
+            now=ports.clock.now(),
+            claim_s=CLAIM_S,
+        )
+        for parcel in parcels:
+            task = asyncio.create_task(self._deliver(parcel))
+            self._flying[task] = parcel.webhook_id
+            task.add_done_callback(self._landed)
+        return moved + len(parcels)
+
+    def _landed(self, task: "asyncio.Task[None]") -> None:
+        del self._flying[task]
+        self._woken.set()
+
+    async def _deliver(self, parcel: Parcel) -> None:
+        try:
+            await deliver(self.distribu.ports, parcel)
+        except Exception:
+            log.exception(
+                "delivery %s stumbled; its claim runs out and it is tried again", parcel.delivery_id
+            )

@@ -1,0 +1,207 @@
+"""What can be set, where it comes from, and the refusal to start with what is not usable.
+
+Every setting is an environment variable ``DISTRIBU_<NAME>``; ``DISTRIBU_<NAME>_FILE`` names a file
+that holds its value instead, as container platforms hand over secrets.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from cryptography.fernet import Fernet
+from msgspec import Meta
+
+from distribu.domain.values import Secret
+
+PREFIX: Final = "DISTRIBU_"
+
+
+class SettingsUnusable(Exception):
+    """What is wrong with the settings, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(["the settings cannot be used:", *(f"  - {one}" for one in problems)]))
+
+
+class Environment(StrEnum):
+    """Where it runs: production refuses what development forgives."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+def _default_data_dir() -> str:
+    if os.geteuid() == 0:
+        return "/var/lib/distribu"
+    share = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return str(Path(share).expanduser() / "distribu")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All there is to set. A field's description is its documentation."""
+
+    env: Annotated[Environment, Meta(description="development or production")] = Environment.DEVELOPMENT
+    host: Annotated[str, Meta(min_length=1, max_length=255, description="address to serve on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to serve on; 0 takes a free one")] = 8000
+    data_dir: Annotated[str, Meta(min_length=1, max_length=1024, description="where files are kept")] = (
+        msgspec.field(default_factory=_default_data_dir)
+    )
+    database_url: Annotated[
+        str | None,
+        Meta(description="PostgreSQL, as the application's role; without it the embedded one is used"),
+    ] = None
+    owner_database_url: Annotated[
+        str | None, Meta(description="PostgreSQL, as the role that owns the tables; for `migrate` alone")
+    ] = None
+    queue_database_url: Annotated[
+        str | None,
+        Meta(description="PostgreSQL, as the worker's role; by default database_url as <user>_queue"),
+    ] = None
+    database_pool: Annotated[int, Meta(ge=1, le=500, description="connections for requests")] = 10
+    database_prepare: Annotated[
+        bool, Meta(description="prepare statements; off for PgBouncer before 1.21")
+    ] = True
+    vault_keys: Annotated[
+        str | None,
+        Meta(description="Fernet keys that seal secrets, newest first, with commas between"),
+    ] = None
+    redis_url: Annotated[str | None, Meta(description="Redis for rate limits; required in production")] = None
+    worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 64
+
+    @property
+    def data_path(self) -> Path:
+        """Where files are kept."""
+        return Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def production(self) -> bool:
+        """Whether it is for real."""
+        return self.env is Environment.PRODUCTION
+
+    def vault_ring(self) -> list[Secret]:
+        """The keys that seal secrets; in development made once and kept in the data directory."""
+        if self.vault_keys:
+            return [Secret(key.strip()) for key in self.vault_keys.split(",") if key.strip()]
+        kept = self.data_path / "vault-key"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            making = kept.with_name(f"vault-key.{secrets.token_hex(4)}")
+            making.touch(mode=0o600)
+            making.write_text(Fernet.generate_key().decode())
+            with suppress(FileExistsError):
+                os.link(making, kept)
+            making.unlink()
+        return [Secret(kept.read_text().strip())]
+
+    def fingerprint_key(self) -> bytes:
+        """What keys the fingerprints of requests under an idempotency key."""
+        return hashlib.sha256(b"fingerprint" + self.vault_ring()[0].reveal().encode()).digest()
+
+
+_SECRET: Final = frozenset(
+    {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url"}
+)
+_DEFAULT_PASSWORDS: Final = frozenset({"", "postgres", "password", "distribu", "changeme", "secret"})
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of an environment (by default ours). Raises `SettingsUnusable` with all that is wrong."""
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    given: dict[str, Any] = {}
+    known = {field.name for field in msgspec.structs.fields(Settings)}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or not environ[variable]:
+            continue
+        name, value = variable[len(PREFIX) :].lower(), environ[variable]
+        if name.endswith("_file") and name.removesuffix("_file") in known:
+            name = name.removesuffix("_file")
+            if PREFIX + name.upper() in environ:
+                problems.append(f"{variable} and {PREFIX}{name.upper()} are both set")
+                continue
+            try:
+                value = Path(value).read_text().strip()
+            except OSError as error:
+                problems.append(f"{variable}: {error.strerror}: {value}")
+                continue
+        if name not in known:
+            problems.append(f"{variable} is no setting of Distribu")
+            continue
+        try:
+            field = next(one for one in msgspec.structs.fields(Settings) if one.name == name)
+            given[name] = msgspec.convert(value, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            shown = "" if name in _SECRET else f" (it is {value!r})"
+            problems.append(f"{variable}: {error}{shown}")
+    settings = Settings(**given)
+    problems += _wrong(settings)
+    if problems:
+        raise SettingsUnusable(problems)
+    return settings
+
+
+def _wrong(settings: Settings) -> list[str]:
+    problems = []
+    for name in ("database_url", "owner_database_url", "queue_database_url"):
+        url = getattr(settings, name)
+        if url is not None and urlsplit(url).scheme not in ("postgresql", "postgres"):
+            problems.append(f"{PREFIX}{name.upper()} must begin with postgresql://")
+    if settings.vault_keys is not None:
+        for place, key in enumerate(settings.vault_ring(), 1):
+            try:
+                Fernet(key.reveal())
+            except ValueError:
+                problems.append(
+                    f"{PREFIX}VAULT_KEYS: key {place} is no Fernet key (32 bytes as url-safe base64)"
+                )
+        if not settings.vault_ring():
+            problems.append(f"{PREFIX}VAULT_KEYS holds no key")
+    if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in (
+        "redis",
+        "rediss",
+        "unix",
+    ):
+        problems.append(f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or unix://")
+    return problems + (_wrong_in_production(settings) if settings.production else [])
+
+
+def _wrong_in_production(settings: Settings) -> list[str]:
+    problems = []
+    if settings.database_url is None:
+        problems.append(f"{PREFIX}DATABASE_URL is required in production")
+    for name in ("database_url", "owner_database_url", "queue_database_url"):
+        url = getattr(settings, name)
+        if url is None:
+            continue
+        if not _private_way(url):
+            problems.append(
+                f"{PREFIX}{name.upper()} must use TLS in production (sslmode=require) or a socket"
+            )
+        if not _by_socket(url) and (urlsplit(url).password or "") in _DEFAULT_PASSWORDS:
+            problems.append(f"{PREFIX}{name.upper()} has no password, or a default one")
+    if settings.vault_keys is None:
+        problems.append(f"{PREFIX}VAULT_KEYS is required in production")
+    elif any(len(set(key.reveal())) < 12 for key in settings.vault_ring()):
+        problems.append(f"{PREFIX}VAULT_KEYS holds a key that anybody could guess")
+    if settings.redis_url is None:
+        problems.append(f"{PREFIX}REDIS_URL is required in production")
+    return problems
+
+
+def _private_way(url: str) -> bool:
+    mode = parse_qs(urlsplit(url).query).get("sslmode", ["prefer"])[-1]
+    return mode in ("require", "verify-ca", "verify-full") or _by_socket(url)
+
+
+def _by_socket(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parse_qs(parts.query).get("host", [parts.hostname or ""])[-1]
+    return host.startswith(("/", "%2F", "%2f")) or host == ""
