@@ -55,8 +55,8 @@ async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, end)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)  # uvicorn has no event to wait for
+        while not (server.started or serving.done()):  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.01)
         if not serving.done():
             shown = f"[{host}]" if ":" in host else host
             ready(f"http://{shown}:{port}")
