@@ -29,6 +29,15 @@ _dialect: Final = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignor
 Row = tuple[Any, ...]
 
 
+class StatementFailed(Exception):
+    """The server refused a statement; ``place`` is which one of its message."""
+
+    def __init__(self, error: errors.Error, place: int) -> None:
+        self.error = error
+        self.place = place
+        super().__init__(f"statement {place}: {error}")
+
+
 class _AsText(Loader):
     """Ids and JSON stay the text they are sent as."""
 
@@ -109,8 +118,8 @@ class Line:
     async def send(self, calls: Sequence[Call]) -> list[list[Row]]:
         """Send a message and return the rows of each of its statements.
 
-        Outside a transaction it is one of its own. Raises what psycopg raises; the statements after
-        the one that failed were not run.
+        Outside a transaction it is one of its own. Raises `StatementFailed`, and then what came after
+        was not run, or what psycopg raises for a connection that is lost.
         """
         self.round_trips += 1
         self.statements += len(calls)
@@ -156,7 +165,7 @@ class Line:
             elif prepared is None and failed is None:
                 answers.append(self._rows(result))
         if failed is not None:
-            raise errors.error_from_result(failed)
+            raise StatementFailed(errors.error_from_result(failed), len(answers))
         return answers
 
     def _rows(self, result: pq.abc.PGresult) -> list[Row]:

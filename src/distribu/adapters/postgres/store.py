@@ -16,7 +16,17 @@ from distribu.adapters.postgres.access import PostgresApiKeys
 from distribu.adapters.postgres.audit import PostgresRecords
 from distribu.adapters.postgres.catalog import PostgresProducts
 from distribu.adapters.postgres.customers import PostgresCustomers, PostgresOverrides
-from distribu.adapters.postgres.driver import BEGIN, COMMIT, ROLLBACK, Call, Line, Row, Statement, teach
+from distribu.adapters.postgres.driver import (
+    BEGIN,
+    COMMIT,
+    ROLLBACK,
+    Call,
+    Line,
+    Row,
+    Statement,
+    StatementFailed,
+    teach,
+)
 from distribu.adapters.postgres.mapping import COMPANY, MAPPED, insert_many, mine
 from distribu.adapters.postgres.ordering import PostgresOrders
 from distribu.adapters.postgres.reading import PostgresRead
@@ -150,6 +160,8 @@ class PostgresStore:
         async with self.line() as line:
             try:
                 return (await line.send([call]))[0]
+            except StatementFailed as failed:
+                raise refusal(failed.error) from failed.error
             except errors.Error as error:
                 raise refusal(error) from error
 
@@ -167,7 +179,7 @@ class PostgresStore:
 async def _roll_back(line: Line) -> None:
     try:
         await line.send([ROLLBACK])
-    except errors.Error:
+    except (StatementFailed, errors.Error):
         line.connection.pgconn.finish()
 
 
@@ -250,18 +262,20 @@ class PostgresTx:
             oldest=self.clock.now() - ANSWERS_KEPT,
         )
         opening = [*begin, self._opening(_WRITE_ONCE), answered]
-        rows = await self._send([*opening, *calls], once=True)
+        rows = await self._send([*opening, *calls], twin=len(begin))
         found = rows[len(opening) - 1]
         if found:
             fingerprint, body, sealed = found[0]
             raise AlreadyAnswered(StoredAnswer(fingerprint, body, sealed))
         return rows[len(opening) :]
 
-    async def _send(self, calls: Sequence[Call], *, once: bool = False) -> list[list[Row]]:
+    async def _send(self, calls: Sequence[Call], *, twin: int | None = None) -> list[list[Row]]:
+        """Send a message; ``twin`` is the place of the statement that waits for a twin."""
         try:
             return await self.line.send(calls)
-        except errors.LockNotAvailable as error:
-            if once and "advisory" in str(error.diag.context or ""):
+        except StatementFailed as failed:
+            error = failed.error
+            if failed.place == twin and isinstance(error, errors.LockNotAvailable):
                 raise Conflict("idempotency_key_running", retry_after_s=1) from error
             raise refusal(error) from error
         except errors.Error as error:
