@@ -32,6 +32,7 @@ Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=[
 Price = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "decimal"}, examples=[12.5])]
 
 
+@lru_cache(maxsize=8192)  # a page shows the same rows again and again, and this costs as much as a row
 def time(value: datetime) -> Time:
     """ISO 8601 in UTC with milliseconds and ``Z``."""
     return value.isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -8,7 +8,7 @@ query. Values travel as text both ways; psycopg's compiled loaders read the answ
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -53,30 +53,48 @@ def teach(adapters: AdaptersMap) -> None:
 
 def text_of(value: Any) -> bytes | None:
     """A value as PostgreSQL reads it."""
-    match value:
-        case None:
-            return None
-        case str():
-            return value.encode()
-        case bool():
-            return b"t" if value else b"f"
-        case int() | Decimal():
-            return str(value).encode()
-        case datetime():
-            return value.isoformat().encode()
-        case bytes():
-            return b"\\x" + value.hex().encode()
-        case tuple() | list():
-            return b"{" + b",".join(map(_element, value)) + b"}"
-        case _:
-            raise Bug(f"{type(value).__name__} has no form in SQL")
+    return None if value is None else _text(value).encode()
 
 
-def _element(value: Any) -> bytes:
-    text = text_of(value)
-    if text is None:
-        return b"NULL"
-    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind not in _TEXTS:
+        _TEXTS[kind] = next((text for base, text in _TEXTS.items() if issubclass(kind, base)), _unknown)
+    return _TEXTS[kind](value)
+
+
+def _unknown(value: Any) -> str:
+    raise Bug(f"{type(value).__name__} has no form in SQL")
+
+
+def _array(values: Sequence[Any]) -> str:
+    if not values:
+        return "{}"
+    if None not in values:
+        inside = '","'.join(map(_text, values))
+        if "\\" not in inside and inside.count('"') == 2 * (len(values) - 1):
+            return f'{{"{inside}"}}'
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    escaped = _text(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
+    str: str.__str__,
+    bool: lambda value: "t" if value else "f",
+    int: str,
+    Decimal: str,
+    datetime: datetime.isoformat,
+    bytes: lambda value: "\\x" + value.hex(),
+    tuple: _array,
+    list: _array,
+}
+"""How each type is written; subclasses find their base on first sight."""
 
 
 class Statement:

@@ -76,7 +76,8 @@ class Mapped(Generic[E]):
             field.name for field in fields(entity) if field.name not in {"events", *self.apart}
         )
         self.columns = tuple(table.c[name] for name in self.names)
-        self._puts = tuple((getattr(entity, name).__set__, reads.get(name)) for name in self.names)
+        self._puts = tuple(getattr(entity, name).__set__ for name in self.names)
+        self._reads = tuple((place, reads[name]) for place, name in enumerate(self.names) if name in reads)
         self._left = tuple((getattr(entity, name).__set__, ()) for name in ("events", *self.apart))
         self.insert = Statement(sa.insert(table))
         self._update = lru_cache(maxsize=256)(self._compiled_update)
@@ -85,8 +86,14 @@ class Mapped(Generic[E]):
     def build(self, row: Row) -> E:
         """The entity in a row of `columns`."""
         entity = object.__new__(self.entity)
-        for (put, read), value in zip(self._puts, row, strict=True):
-            put(entity, read(value) if read is not None and value is not None else value)
+        if self._reads:
+            cells = list(row)
+            for place, read in self._reads:
+                if cells[place] is not None:
+                    cells[place] = read(cells[place])
+            row = tuple(cells)
+        for put, value in zip(self._puts, row, strict=True):
+            put(entity, value)
         for put, nothing in self._left:
             put(entity, nothing)
         return entity
