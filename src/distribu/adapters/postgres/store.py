@@ -303,7 +303,7 @@ class PostgresTx:
             rows = (await self._send([self._opening(_WRITE), *calls]))[1:]
         self.begun = False
         for (statement, _), row in zip(calls, rows, strict=True):
-            if statement is _NEXT_NUMBER:
+            if statement is _INSERT_ORDER:
                 return int(row[0][0])
         return None
 
@@ -321,14 +321,6 @@ class PostgresTx:
 
 # what a change is written with
 
-_NEXT_NUMBER: Final = Statement(
-    sa.update(schema.order_numbers)
-    .where(mine(schema.order_numbers))
-    .values(last=schema.order_numbers.c.last + 1)
-    .returning(schema.order_numbers.c.last)
-)
-"""Taken as late as can be: from here to the commit, the company's other orders wait."""
-
 _number: Final = sa.select(schema.order_numbers.c.last).where(mine(schema.order_numbers)).scalar_subquery()
 
 
@@ -338,22 +330,31 @@ def _filled(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def _order_insert() -> Statement:
-    table = schema.orders
-    values: dict[str, Any] = {
-        column.name: sa.bindparam(column.name, type_=column.type)
-        for column in table.c
-        if column.name != "number"
-    }
-    return Statement(sa.insert(table).values(number=_number, **values))
+    """An order with its lines and its number; the counter is taken as late as can be.
+
+    From here to the commit, the company's other orders wait.
+    """
+    counter, orders, lines = schema.order_numbers, schema.orders, schema.order_lines
+    number = (
+        sa.update(counter)
+        .where(mine(counter))
+        .values(last=counter.c.last + 1)
+        .returning(counter.c.last)
+        .cte("number")
+    )
+    names = [column.name for column in orders.c if column.name not in {"company_id", "number"}]
+    values = [sa.cast(sa.bindparam(f"new_{name}"), orders.c[name].type) for name in names]
+    company = sa.cast(COMPANY, orders.c.company_id.type)
+    order = sa.insert(orders).from_select(
+        ["company_id", "number", *names], sa.select(company, number.c.last, *values)
+    )
+    line_names = [column.name for column in lines.c if column.name != "company_id"]
+    return Statement(
+        sa.select(number.c.last).add_cte(order.cte("placed"), insert_many(lines, line_names).cte("lined"))
+    )
 
 
 _INSERT_ORDER: Final = _order_insert()
-_INSERT_LINES: Final = Statement(
-    insert_many(
-        schema.order_lines,
-        [column.name for column in schema.order_lines.c if column.name != "company_id"],
-    )
-)
 _INSERT_MOVEMENTS: Final = Statement(
     insert_many(
         schema.stock_movements,
@@ -451,39 +452,35 @@ def _writing(
             values = mapped.changed(change.before, after)
             updates.setdefault((type(after), tuple(values)), []).append((after, values))
         elif isinstance(after, Order):
-            orders += _new_order(after)
+            orders.append(_new_order(scope, after))
         else:
             calls.append(mapped.insert.of(**mapped.values(after)))
         calls += _beside(company, change)
     for (kind, _), group in updates.items():
         calls.append(MAPPED[kind].update(scope, group))
     calls += _movements(company, records)
-    if numbered:
-        calls.append(_NEXT_NUMBER.of(company=company, customer=scope.customer_id))
     calls += orders
     calls += _payments(company, records)
     calls += _telling(company, records, numbered)
     return calls
 
 
-def _new_order(order: Order) -> list[Call]:
-    values = MAPPED[Order].values(order)
-    del values["number"]
+def _new_order(scope: Scope, order: Order) -> Call:
+    values = {f"new_{name}": value for name, value in MAPPED[Order].values(order).items()}
     lines = order.lines
-    return [
-        _INSERT_ORDER.of(company=order.company_id, **values),
-        _INSERT_LINES.of(
-            company=order.company_id,
-            order_id=[order.id] * len(lines),
-            customer_id=[order.customer_id] * len(lines),
-            id=[line.id for line in lines],
-            product_id=[line.product_id for line in lines],
-            product_name=[line.product_name for line in lines],
-            product_sku=[line.product_sku for line in lines],
-            quantity=[line.quantity for line in lines],
-            unit_price=[line.unit_price for line in lines],
-        ),
-    ]
+    return _INSERT_ORDER.of(
+        company=scope.company_id,
+        customer=scope.customer_id,
+        **values,
+        order_id=[order.id] * len(lines),
+        customer_id=[order.customer_id] * len(lines),
+        id=[line.id for line in lines],
+        product_id=[line.product_id for line in lines],
+        product_name=[line.product_name for line in lines],
+        product_sku=[line.product_sku for line in lines],
+        quantity=[line.quantity for line in lines],
+        unit_price=[line.unit_price for line in lines],
+    )
 
 
 def _beside(company: CompanyId, change: Change) -> list[Call]:
