@@ -24,11 +24,13 @@ from distribu.domain.values import Secret
 from distribu.entrypoints.embed import connect, inside
 from distribu.entrypoints.harness import Harness, Shop, amount
 from distribu.entrypoints.http.app import http_app
+from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.worker import Worker
 from distribu.settings import Settings, SettingsUnusable, load
 
 __all__ = [
     "Actor",
+    "ApiLimits",
     "Bug",
     "Busy",
     "Conflict",

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from dependency_injector import containers, providers
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 
 from distribu.adapters.hooks import HttpHooks
+from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.memory.store import MemoryStore
 from distribu.adapters.memory.twins import GlassVault, MovedClock, Receivers, SeededEntropy
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
@@ -23,7 +24,15 @@ from distribu.adapters.vault import FernetVault
 from distribu.application.kernel import Distribu, Ports
 from distribu.settings import Settings, SettingsUnusable
 
-StartRefused = (SettingsUnusable, EmbeddedFailed, NotMigrated, UnsafeRole)
+REACH_S: Final = 10
+"""How long the database may take to answer at the start."""
+
+
+class DatabaseUnreachable(Exception):
+    """No connection to the database that the settings name; the message says why."""
+
+
+StartRefused = (SettingsUnusable, EmbeddedFailed, DatabaseUnreachable, NotMigrated, UnsafeRole)
 """What can keep Distribu from starting through no bug: each says what to do."""
 
 
@@ -49,12 +58,14 @@ class Container(containers.DeclarativeContainer):
         entropy=entropy,
         prepare=settings.provided.database_prepare,
     )
+    limiter = providers.Singleton(InProcessLimiter, clock)
     fingerprint_key = providers.Factory(lambda settings: settings.fingerprint_key(), settings)
     ports = providers.Singleton(
         Ports,
         store=store,
         directory=directory,
         queue=queue,
+        limiter=limiter,
         clock=clock,
         entropy=entropy,
         vault=vault,
@@ -109,11 +120,31 @@ def database(settings: Settings) -> Iterator[Settings]:
         )
 
 
+def migrated(settings: Settings) -> list[str]:
+    """Bring the database to the schema of this version. Returns the steps that were run.
+
+    Raises `SettingsUnusable` when the settings name a database but not the role that owns its tables,
+    or another of `StartRefused`.
+    """
+    if settings.database_url is None:
+        with embedded(settings.data_path) as server:
+            return migrate(server.owner_url, server.app_url)
+    if settings.owner_database_url is None:
+        raise SettingsUnusable(
+            ["DISTRIBU_OWNER_DATABASE_URL is required to migrate: DISTRIBU_DATABASE_URL may not own tables"]
+        )
+    try:
+        return migrate(settings.owner_database_url, settings.database_url)
+    except OperationalError as error:
+        raise DatabaseUnreachable(f"the database cannot be reached: {error}") from None
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Distribu]:
     """Distribu, connected. ``settings`` name a database (see `database`). Raises one of `StartRefused`."""
     container = Container(settings=settings)
     store, queue, hooks = container.store(), container.queue(), container.hooks()
+    await _reach(settings)
     try:
         await store.open()
         await queue.open()
@@ -122,6 +153,16 @@ async def running(settings: Settings) -> AsyncIterator[Distribu]:
         await hooks.close()
         await queue.close()
         await store.close()
+
+
+async def _reach(settings: Settings) -> None:
+    """Connect once with each role: a pool would only say that it waited in vain."""
+    for url in filter(None, (settings.database_url, settings.queue_database_url)):
+        try:
+            connection = await AsyncConnection.connect(url, connect_timeout=REACH_S)
+        except OperationalError as error:
+            raise DatabaseUnreachable(f"the database cannot be reached: {error}") from None
+        await connection.close()
 
 
 def inside(distribu: Distribu, connection: AsyncConnection[Any]) -> Distribu:

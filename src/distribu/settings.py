@@ -12,7 +12,7 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import msgspec
 from cryptography.fernet import Fernet
@@ -73,8 +73,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="Fernet keys that seal secrets, newest first, with commas between"),
     ] = None
+    api_limit_per_key: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="API requests a minute for a key; 0 switches it off")
+    ] = 60
+    api_limit_per_ip: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="API requests a minute for an address; 0 switches it off")
+    ] = 120
     redis_url: Annotated[str | None, Meta(description="Redis for rate limits; required in production")] = None
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 64
+
+    def __repr__(self) -> str:
+        """What is set, but for the secrets."""
+        shown = (
+            f"{name}={'...' if name in _SECRET and value is not None else repr(value)}"
+            for name, value in msgspec.structs.asdict(self).items()
+        )
+        return f"Settings({', '.join(shown)})"
 
     @property
     def data_path(self) -> Path:
@@ -109,6 +123,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 _SECRET: Final = frozenset(
     {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url"}
 )
+_POSTGRES: Final = ("postgresql://", "postgres://")
+_SCHEMES: Final = {
+    "database_url": _POSTGRES,
+    "owner_database_url": _POSTGRES,
+    "queue_database_url": _POSTGRES,
+    "redis_url": ("redis://", "rediss://", "unix://"),
+}
 _DEFAULT_PASSWORDS: Final = frozenset({"", "postgres", "password", "distribu", "changeme", "secret"})
 
 
@@ -124,13 +145,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         name, value = variable[len(PREFIX) :].lower(), environ[variable]
         if name.endswith("_file") and name.removesuffix("_file") in known:
             name = name.removesuffix("_file")
-            if PREFIX + name.upper() in environ:
+            if environ.get(PREFIX + name.upper()):
                 problems.append(f"{variable} and {PREFIX}{name.upper()} are both set")
                 continue
             try:
                 value = Path(value).read_text().strip()
             except OSError as error:
-                problems.append(f"{variable}: {error.strerror}: {value}")
+                # Not the path: it may be the secret itself, given by the wrong name.
+                problems.append(f"{variable}: {error.strerror}")
+                continue
+            except ValueError:
+                problems.append(f"{variable}: the file holds no text")
                 continue
         if name not in known:
             problems.append(f"{variable} is no setting of Distribu")
@@ -150,10 +175,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _wrong(settings: Settings) -> list[str]:
     problems = []
-    for name in ("database_url", "owner_database_url", "queue_database_url"):
-        url = getattr(settings, name)
-        if url is not None and urlsplit(url).scheme not in ("postgresql", "postgres"):
-            problems.append(f"{PREFIX}{name.upper()} must begin with postgresql://")
+    for name, url in _urls(settings):
+        if not url.startswith(_SCHEMES[name]):
+            problems.append(f"{PREFIX}{name.upper()} must begin with {' or '.join(_SCHEMES[name])}")
+        elif _split(url) is None:
+            problems.append(f"{PREFIX}{name.upper()} is no URL")
     if settings.vault_keys is not None:
         for place, key in enumerate(settings.vault_ring(), 1):
             try:
@@ -164,12 +190,6 @@ def _wrong(settings: Settings) -> list[str]:
                 )
         if not settings.vault_ring():
             problems.append(f"{PREFIX}VAULT_KEYS holds no key")
-    if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in (
-        "redis",
-        "rediss",
-        "unix",
-    ):
-        problems.append(f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or unix://")
     return problems + (_wrong_in_production(settings) if settings.production else [])
 
 
@@ -177,15 +197,15 @@ def _wrong_in_production(settings: Settings) -> list[str]:
     problems = []
     if settings.database_url is None:
         problems.append(f"{PREFIX}DATABASE_URL is required in production")
-    for name in ("database_url", "owner_database_url", "queue_database_url"):
-        url = getattr(settings, name)
-        if url is None:
+    for name, url in _urls(settings):
+        parts = _split(url)
+        if parts is None or name == "redis_url":
             continue
-        if not _private_way(url):
+        if not _private_way(parts):
             problems.append(
                 f"{PREFIX}{name.upper()} must use TLS in production (sslmode=require) or a socket"
             )
-        if not _by_socket(url) and (urlsplit(url).password or "") in _DEFAULT_PASSWORDS:
+        if not _by_socket(parts) and (parts.password or "") in _DEFAULT_PASSWORDS:
             problems.append(f"{PREFIX}{name.upper()} has no password, or a default one")
     if settings.vault_keys is None:
         problems.append(f"{PREFIX}VAULT_KEYS is required in production")
@@ -196,12 +216,27 @@ def _wrong_in_production(settings: Settings) -> list[str]:
     return problems
 
 
-def _private_way(url: str) -> bool:
-    mode = parse_qs(urlsplit(url).query).get("sslmode", ["prefer"])[-1]
-    return mode in ("require", "verify-ca", "verify-full") or _by_socket(url)
+def _urls(settings: Settings) -> list[tuple[str, str]]:
+    return [(name, url) for name in _SCHEMES if (url := getattr(settings, name)) is not None]
 
 
-def _by_socket(url: str) -> bool:
-    parts = urlsplit(url)
-    host = parse_qs(parts.query).get("host", [parts.hostname or ""])[-1]
-    return host.startswith(("/", "%2F", "%2f")) or host == ""
+def _split(url: str) -> SplitResult | None:
+    """A URL's parts. What `urlsplit` says of one that is wrong can quote the password."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _private_way(parts: SplitResult) -> bool:
+    mode = parse_qs(parts.query).get("sslmode", ["prefer"])[-1]
+    return mode in ("require", "verify-ca", "verify-full") or _by_socket(parts)
+
+
+def _by_socket(parts: SplitResult) -> bool:
+    """Whether every host is a local socket; no host at all is one too."""
+    query = parse_qs(parts.query)
+    if "hostaddr" in query or "service" in query:
+        return False
+    hosts = query.get("host", [unquote(parts.netloc.rpartition("@")[2])])[-1].split(",")
+    return all(host.startswith("/") or host == "" for host in hosts)

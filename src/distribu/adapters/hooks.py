@@ -54,6 +54,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _storable(text: str) -> str:
+    """Text of the other side's without what no database takes: U+0000 and half characters."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 class HttpHooks:
     """One pooled client for all receivers; ten seconds in all, no redirects, a capped read."""
 
@@ -69,16 +74,22 @@ class HttpHooks:
             checked_url(url, loopback=self._loopback)
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
                 async with self._client().post(url, data=body, headers=headers, allow_redirects=False) as got:
-                    read = await got.content.read(_READ_MAX)
-                    text = read.decode("utf-8", "replace").replace("\0", "\ufffd")[:BODY_KEPT]
-                    kept = {name: got.headers[name][:500] for name in _KEPT_HEADERS if name in got.headers}
+                    read = b""
+                    while len(read) < _READ_MAX and (piece := await got.content.readany()):
+                        read += piece
+                    text = _storable(read.decode("utf-8", "replace"))[:BODY_KEPT]
+                    kept = {
+                        name: _storable(got.headers[name])[:500]
+                        for name in _KEPT_HEADERS
+                        if name in got.headers
+                    }
                     return Reply(got.status, kept, text, "")
         except TimeoutError:
             return Reply(None, {}, "", f"no answer within {ATTEMPT_TIMEOUT_S:g} s")
         except Refused as refused:
             return Reply(None, {}, "", refused.message)
         except (aiohttp.ClientError, OSError, ValueError) as failed:
-            return Reply(None, {}, "", f"{type(failed).__name__}: {failed}"[:500])
+            return Reply(None, {}, "", _storable(f"{type(failed).__name__}: {failed}")[:500])
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:

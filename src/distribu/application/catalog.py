@@ -19,7 +19,10 @@ _Description = Annotated[str, Meta(max_length=2000, examples=["Fine oat flour, 2
 _Category = Annotated[str, Meta(max_length=100, examples=["Flour"])]
 _Unit = Annotated[str, Meta(min_length=1, max_length=20, examples=["bag"])]
 _Stock = Annotated[int, Meta(ge=0, le=STOCK_MAX, examples=[120])]
-_Url = Annotated[str, Meta(pattern="^https?://[^\\s\\x00]+$", max_length=2048)]
+_Url = Annotated[
+    str,
+    Meta(pattern="^https?://[^\\s\\x00]+$", max_length=2048, examples=["https://acme.example/oat-flour.jpg"]),
+]
 
 
 class MoveReason(StrEnum):

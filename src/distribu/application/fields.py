@@ -6,14 +6,14 @@ values built in Python, the API's documents and the architecture test all read i
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 from re import Pattern
 from re import compile as compiled
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta, UnsetType, inspect
+from msgspec import Meta, inspect
 
 from distribu.domain import ordering, values
 from distribu.domain.access import SCOPES, Permission
@@ -26,6 +26,7 @@ _UUID: Final = Meta(
     max_length=36,
     examples=["0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"],
 )
+_SURROGATE: Final = compiled("[\ud800-\udfff]")
 _PATH: Final = Meta(extra={"in": "path"})
 _IF_MATCH: Final = Meta(extra={"in": "if-match"})
 
@@ -105,14 +106,21 @@ def _checks(cls: type) -> tuple[tuple[str, str, _Check], ...]:
     info = type_info(cls)
     if not isinstance(info, inspect.StructType):
         raise Bug(f"{cls} is no struct")
-    return tuple((item.name, item.encode_name, check) for item in info.fields if (check := _check(item.type)))
+    # msgspec tells of UNSET in a field's default, not in its type.
+    unset = {one.name for one in msgspec.structs.fields(cls) if one.default is msgspec.UNSET}
+    checks = ((item, _check(item.type)) for item in info.fields)
+    return tuple(
+        (item.name, item.encode_name, _unset_or(check) if item.name in unset else check)
+        for item, check in checks
+    )
 
 
-def _check(info: inspect.Type) -> _Check | None:
-    """What a value of this type must pass; None when there is nothing to check."""
+def _check(info: inspect.Type) -> _Check:
+    """What a value of this type must pass."""
     match info:
         case inspect.Metadata(type=inner, extra=extra):
-            return (extra or {}).get("check") or _check(inner)
+            found: _Check | None = (extra or {}).get("check")
+            return found or _check(inner)
         case inspect.UnionType(types=types):
             return _one_of(types)
         case inspect.StrType(min_length=least, max_length=most, pattern=pattern):
@@ -135,29 +143,16 @@ def _check(info: inspect.Type) -> _Check | None:
             raise Bug(f"no check is known for {info}")
 
 
-def _one_of(types: tuple[inspect.Type, ...]) -> _Check | None:
-    nothing = tuple(
-        absent
-        for absent, kind in ((None, inspect.NoneType), (msgspec.UNSET, UnsetType))
-        if any(isinstance(info, kind) or getattr(info, "cls", None) is kind for info in types)
-    )
-    rest = [
-        info
-        for info in types
-        if not isinstance(info, inspect.NoneType) and getattr(info, "cls", None) is not UnsetType
-    ]
-    if len(rest) != 1:
+def _unset_or(check: _Check) -> _Check:
+    return lambda value: value if value is msgspec.UNSET else check(value)
+
+
+def _one_of(types: tuple[inspect.Type, ...]) -> _Check:
+    rest = [info for info in types if not isinstance(info, inspect.NoneType)]
+    if len(rest) != 1 or len(types) != 2:
         raise Bug(f"a field is one type, or nothing: {types}")
     check = _check(rest[0])
-
-    def absent_or_fitting(value: Any) -> Any:
-        if value is None or value is msgspec.UNSET:
-            if value in nothing:
-                return value
-            raise ValueError("is required")
-        return check(value) if check else value
-
-    return absent_or_fitting
+    return lambda value: value if value is None else check(value)
 
 
 def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
@@ -167,10 +162,12 @@ def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
         if len(value) < least or (most is not None and len(value) > most):
             raise ValueError(f"must have {least} to {most} characters")
         if pattern is not None:
-            if not pattern.search(value):
+            if not pattern.fullmatch(value):  # `$` alone would let a last newline through
                 raise ValueError("has the wrong form")
         elif "\0" in value:
             raise ValueError("must not hold U+0000")
+        if _SURROGATE.search(value):
+            raise ValueError("must be Unicode text")
         return value
 
     return text
@@ -187,15 +184,14 @@ def _whole(least: int | None, most: int | None) -> _Check:
     return whole
 
 
-def _many(check: _Check | None, least: int, most: int | None) -> _Check:
+def _many(check: _Check, least: int, most: int | None) -> _Check:
     def many(value: Any) -> Any:
         if not isinstance(value, tuple):
             raise ValueError("must be a tuple")
         if len(value) < least or (most is not None and len(value) > most):
             raise ValueError(f"must have {least} to {most} elements")
-        if check is not None:
-            for item in value:
-                check(item)
+        for item in value:
+            check(item)
         return value
 
     return many
@@ -213,7 +209,12 @@ def _instance(cls: type) -> _Check:
 def _moment(value: Any) -> Any:
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError("must be a time with a zone")
-    return value.astimezone(UTC)
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time of the years 1 to 9999 in UTC") from None
+    # Whole milliseconds, as they are stored and shown: a finer time would be another one when read back.
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 JSON_MAX: Final = 65_536
@@ -242,5 +243,11 @@ def _holds_nul(value: Any) -> bool:
 
 
 def decimal_of(text: str) -> Decimal:
-    """A JSON number as it was written: no float ever comes near money."""
-    return Decimal(text)
+    """A JSON number as it was written: no float ever comes near money.
+
+    Raises `ValueError` for an exponent beyond what a decimal can hold.
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError("the number is out of range") from None

@@ -25,6 +25,7 @@ from distribu.application.ports import (
     NewRecord,
     OnceKey,
     Queue,
+    RateLimiter,
     Read,
     Scope,
     Store,
@@ -208,6 +209,7 @@ class Ports:
     store: Store
     directory: Directory
     queue: Queue
+    limiter: RateLimiter
     clock: Clock
     entropy: Entropy
     vault: Vault

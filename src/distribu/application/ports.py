@@ -431,6 +431,38 @@ class Entropy(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``most`` (1 or more) of what ``key`` names in any ``window_s`` seconds."""
+
+    key: str
+    most: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a limit stands: ``remaining`` more may come now; at ``reset_at_s`` (Unix time) all of them.
+
+    ``retry_after_s`` is given when this one was not allowed: after so many seconds one will be.
+    """
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_at_s: int
+    retry_after_s: int | None
+
+
+class RateLimiter(Protocol):
+    async def take(self, limit: Limit) -> Standing:
+        """Count one, unless the limit is reached: what is not allowed does not count.
+
+        The window slides: no span of ``window_s`` ever holds more than ``most`` that were allowed.
+        """
+        ...
+
+
 class Vault(Protocol):
     """Keeps secrets that must be used again: ciphertext in the store, the keys outside of it."""
 

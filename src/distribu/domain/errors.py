@@ -57,6 +57,7 @@ CODES: Final[Mapping[str, str]] = {
     "webhook_url_refused": "Webhooks may not be sent to this address.",
     "not_supported": "Distribu does not do this.",
     # not now
+    "rate_limited": "Too many requests; try again after the time given.",
     "busy": "Too busy; try again after the time given.",
     # ours
     "internal_error": "A mistake of ours; the request id helps us find it.",
@@ -114,6 +115,10 @@ class Stale(Conflict):
 
 class Invalid(Refused):
     """The request itself is wrong, whatever the state of the business."""
+
+
+class RateLimited(Refused):
+    """More than the limit lets through. ``retry_after_s`` is always given."""
 
 
 class Busy(Refused):

@@ -59,7 +59,7 @@ def exact_money(value: Decimal) -> Money:
     cents = value.quantize(_CENT)
     if cents != value:
         raise ValueError("must have at most two decimal places")
-    return Money(cents)
+    return Money(abs(cents))  # -0.00 is an amount too, and is not shown
 
 
 def exact_rate(value: Decimal) -> Rate:
@@ -69,7 +69,7 @@ def exact_rate(value: Decimal) -> Rate:
     fine = value.quantize(_BASIS_POINT)
     if fine != value:
         raise ValueError("must have at most four decimal places")
-    return Rate(fine)
+    return Rate(abs(fine))
 
 
 _EMAIL: Final = re.compile(r"[^\s@\x00-\x1f<>\"(),:;\\\[\]]{1,64}@[^\s@.]+(\.[^\s@.]+)+")

@@ -2,9 +2,7 @@
 
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distribu.application.access import CreateApiKey
 from distribu.application.catalog import CreateProduct
@@ -22,7 +20,11 @@ from distribu.domain.team import Company
 from distribu.domain.values import Money, Secret, exact_money
 from distribu.domain.webhooks import Webhook, WireEvent
 from distribu.entrypoints.http.app import http_app
+from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.worker import Worker
+
+if TYPE_CHECKING:
+    import httpx
 
 R = TypeVar("R")
 
@@ -80,10 +82,12 @@ class Shop:
         created = await self.execute(CreateApiKey(name="test key", scopes=scopes or SCOPES))
         return created.secret.reveal()
 
-    async def api(self, *scopes: Permission) -> httpx.AsyncClient:
-        """A client of the HTTP API, in this process, with a key of its own."""
+    async def api(self, *scopes: Permission, limits: ApiLimits | None = None) -> "httpx.AsyncClient":
+        """A client of the HTTP API, in this process, with a key of its own; by default without limits."""
+        import httpx  # a tenth of a second that only tests need
+
         headers = {"authorization": f"Bearer {await self.key(*scopes)}"}
-        app: Any = http_app(self.distribu)
+        app: Any = http_app(self.distribu, limits)
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://distribu/api/v1",

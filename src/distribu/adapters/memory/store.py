@@ -219,6 +219,8 @@ class MemoryStore:
         self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
     ) -> None:
         sent = self.sent[parcel.company_id][parcel.delivery_id]
+        if any(made.number == attempt.number for made in sent.delivery.attempts):
+            return
         sent.claimed_until = None
         sent.delivery = replace(
             sent.delivery,
@@ -455,6 +457,8 @@ def _check_order(store: MemoryStore, shelf: _Shelf, before: Any, order: Order) -
         raise NotFound("customer_not_found")
     if any(line.product_id not in shelf.entities[Product] for line in order.lines):
         raise NotFound("product_not_found")
+    if shelf.entities[Company][order.company_id].currency != order.currency:
+        raise Refused("currency_fixed")
     if order.paid > order.total:
         raise Refused("overpayment")
 

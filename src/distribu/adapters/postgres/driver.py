@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from psycopg import AsyncConnection, errors, pq
-from psycopg.abc import Buffer
+from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader, Transformer
 from sqlalchemy.dialects import postgresql
 
@@ -123,13 +123,18 @@ ROLLBACK: Final[Call] = (Statement(sa.text("ROLLBACK")), [])
 
 
 class Line:
-    """A connection as the store speaks to it: message out, answers back."""
+    """A connection as the store speaks to it: message out, answers back.
 
-    def __init__(self, connection: AsyncConnection[Any], *, prepare: bool) -> None:
+    ``reading`` has the loaders of the answers, when they are not the connection's own.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection[Any], *, prepare: bool, reading: AdaptContext | None = None
+    ) -> None:
         self.connection = connection
         self._prepare = prepare
         self._prepared: set[bytes] = set()
-        self._transformer = Transformer(connection)
+        self._transformer = Transformer(reading or connection)
         self.round_trips = 0
         self.statements = 0
 

@@ -186,7 +186,12 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
             raise EmbeddedFailed("the embedded PostgreSQL did not start:\n" + "\n".join(tail))
         return _running(home) is not None
 
-    _until(up, START_S, "did not come up")
+    try:
+        _until(up, START_S, "did not come up")
+    except BaseException:  # a signal too: nobody else would stop it
+        process.send_signal(signal.SIGINT)
+        _children.pop(home).wait()
+        raise
     server = _running(home)
     if server is None:
         raise EmbeddedFailed("the embedded PostgreSQL went away")

@@ -78,7 +78,7 @@ SELECT 'finds no forced row-level security on the table ' || relname FROM pg_cla
    AND NOT (relrowsecurity AND relforcerowsecurity)
    AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'company_id')
 UNION ALL
-SELECT 'may change the audit log' WHERE has_table_privilege('distribu.records', 'UPDATE')
+SELECT 'may change the audit log' WHERE has_any_column_privilege('distribu.records', 'UPDATE')
     OR has_table_privilege('distribu.records', 'DELETE')
     OR has_table_privilege('distribu.records', 'TRUNCATE')
 """

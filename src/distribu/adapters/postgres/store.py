@@ -269,8 +269,14 @@ class PostgresTx:
             raise AlreadyAnswered(StoredAnswer(fingerprint, body, sealed))
         return rows[len(opening) :]
 
-    async def _send(self, calls: Sequence[Call], *, twin: int | None = None) -> list[list[Row]]:
-        """Send a message; ``twin`` is the place of the statement that waits for a twin."""
+    async def _send(
+        self, calls: Sequence[Call], *, twin: int | None = None, commits: bool = False
+    ) -> list[list[Row]]:
+        """Send a message; ``twin`` is the place of the statement that waits for a twin.
+
+        Raises `Bug` for one that ``commits`` and has no answer: it may have been carried out, and who
+        is told that we are busy sends it again.
+        """
         try:
             return await self.line.send(calls)
         except StatementFailed as failed:
@@ -279,6 +285,8 @@ class PostgresTx:
                 raise Conflict("idempotency_key_running", retry_after_s=1) from error
             raise refusal(error) from error
         except errors.Error as error:
+            if commits:
+                raise Bug(f"whether this was committed is not known: {error}") from error
             raise refusal(error) from error
 
     # writing
@@ -298,9 +306,10 @@ class PostgresTx:
         if answer is not None and self.once is not None:
             calls.append(self._keep(answer, self.once, bool(numbered)))
         if self.begun:
-            rows = (await self._send(calls if self.hosted else [*calls, COMMIT]))[: len(calls)]
+            ending = [] if self.hosted else [COMMIT]
+            rows = (await self._send([*calls, *ending], commits=not self.hosted))[: len(calls)]
         else:
-            rows = (await self._send([self._opening(_WRITE), *calls]))[1:]
+            rows = (await self._send([self._opening(_WRITE), *calls], commits=not self.hosted))[1:]
         self.begun = False
         for (statement, _), row in zip(calls, rows, strict=True):
             if statement is _INSERT_ORDER:

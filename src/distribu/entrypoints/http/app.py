@@ -14,6 +14,7 @@ from distribu.application.kernel import Command, Distribu, Once
 from distribu.domain.errors import Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.auth import key_holder
+from distribu.entrypoints.http.limits import ApiLimits, told
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.wire import Route, answer, body_of, etag, refused
 
@@ -23,9 +24,13 @@ _KEY_MAX: Final = 255
 Http = HttpRequest[Any, Any, Any]
 
 
-def http_app(distribu: Distribu) -> Litestar:
-    """The HTTP API as an ASGI application, to serve or to mount inside another one."""
-    api = Router("/api/v1", route_handlers=[_handler(distribu, route) for route in ROUTES])
+def http_app(distribu: Distribu, limits: ApiLimits | None = None) -> Litestar:
+    """The HTTP API as an ASGI application, to serve or to mount inside another one.
+
+    Without ``limits`` it has none: what it is mounted in may have its own.
+    """
+    limits = limits or ApiLimits()
+    api = Router("/api/v1", route_handlers=[_handler(distribu, route, limits) for route in ROUTES])
 
     @get("/healthz", include_in_schema=False)
     async def healthz(request: Http) -> ASGIResponse:
@@ -43,8 +48,8 @@ def http_app(distribu: Distribu) -> Litestar:
         openapi_config=None,
         request_max_body_size=wire.BODY_MAX,
         exception_handlers={
-            Refused: lambda _, refusal: refused(refusal, _id(distribu)),
-            HTTPException: lambda http, error: refused(_meant(http, error), _id(distribu)),
+            Refused: lambda http, refusal: refused(refusal, _id(distribu), told(http)),
+            HTTPException: lambda http, error: refused(_meant(error), _id(distribu), told(http)),
             Exception: lambda _, error: _mistake(error, _id(distribu)),
         },
         logging_config=None,
@@ -55,19 +60,24 @@ def _id(distribu: Distribu) -> str:
     return distribu.ports.entropy.uuid()
 
 
-def _handler(distribu: Distribu, route: Route) -> HTTPRouteHandler:
+def _handler(distribu: Distribu, route: Route, limits: ApiLimits) -> HTTPRouteHandler:
+    limiter = distribu.ports.limiter
+
     async def handle(request: Http) -> ASGIResponse:
+        await limits.count_address(limiter, request)
         actor = await key_holder(distribu, request)
+        await limits.count_key(limiter, request, actor)
         actor.require(route.request.needs)
         asked = await wire.asked(route, request)
         key = _idempotency_key(request) if issubclass(route.request, Command) else None
         if key is None:
             result = await distribu.execute(actor, asked)
-            return answer(body_of(route, result), route.status, etag(result), _id(distribu))
+            headers = [*etag(result), *told(request)]
+            return answer(body_of(route, result), route.status, headers, _id(distribu))
         once: Once[Any] = Once(key, lambda result: body_of(route, result), secret=route.secret)
-        told = await distribu.execute_once(actor, asked, once)
-        replayed = [("idempotent-replayed", "true")] if told.replayed else []
-        return answer(told.body, route.status, replayed, _id(distribu))
+        given = await distribu.execute_once(actor, asked, once)
+        replayed = [("idempotent-replayed", "true")] if given.replayed else []
+        return answer(given.body, route.status, [*replayed, *told(request)], _id(distribu))
 
     handle.__doc__ = route.request.__doc__
     return HTTPRouteHandler(
@@ -91,12 +101,12 @@ def _idempotency_key(http: Http) -> str | None:
     return key
 
 
-def _meant(http: Http, error: HTTPException) -> Refused:
+def _meant(error: HTTPException) -> Refused:
     """A refusal of the framework's in our words."""
     if isinstance(error, NotFoundException):
         return NotFound("not_found")
     if isinstance(error, MethodNotAllowedException):
-        return wire.MethodNotAllowed("method_not_allowed")
+        return wire.MethodNotAllowed((error.headers or {}).get("allow", ""))
     if error.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
         return wire.BodyTooLarge("body_too_large")
     if isinstance(error, ClientException):

@@ -9,12 +9,12 @@ from distribu.application.kernel import Distribu
 from distribu.domain.access import Actor, ApiKey
 from distribu.domain.errors import Unauthenticated
 
-_BEARER: Final = compiled(r"^[Bb]earer +(dk_[A-Za-z0-9_-]{43})$")
+_BEARER: Final = compiled(r"(?i:bearer) +(dk_[A-Za-z0-9_-]{43})")
 
 
 async def key_holder(distribu: Distribu, http: HttpRequest[Any, Any, Any]) -> Actor:
     """The actor of a bearer key. Raises `Unauthenticated`, in the same words for every reason."""
-    found = _BEARER.match(http.headers.get("authorization", ""))
+    found = _BEARER.fullmatch(http.headers.get("authorization", ""))
     grant = await distribu.ports.directory.key(ApiKey.digest_of(found[1])) if found else None
     ip = http.client.host if http.client else None
     actor = grant.actor(now=distribu.ports.clock.now(), ip=ip) if grant else None

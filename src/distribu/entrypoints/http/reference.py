@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import jinja2
 import msgspec
+from litestar import Request as HttpRequest
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
@@ -46,6 +47,7 @@ _REFUSALS: Final = {
     "413": f"The body is over {BODY_MAX} bytes.",
     "415": "The body is not JSON by its own account.",
     "422": "A rule of the business refused; nothing was changed.",
+    "429": "Too many requests; the X-RateLimit headers say how it stands.",
     "503": "Too busy; try again after `retryAfter` seconds.",
 }
 
@@ -57,6 +59,7 @@ def openapi() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         sorted(kinds, key=lambda kind: kind.__name__), ref_template=_REF
     )
+    _as_sent(components)
     # Inside, a number not given yet is raw text; on the wire it is always a number.
     components["OrderView"]["properties"]["number"] = {"type": "integer", "minimum": 1}
     paths: dict[str, dict[str, Any]] = {}
@@ -87,6 +90,19 @@ def openapi() -> dict[str, Any]:
             },
         },
     }
+
+
+def _as_sent(schema: Any) -> None:
+    """msgspec says that a decimal is a string; on the wire amounts are numbers."""
+    match schema:
+        case dict():
+            if schema.get("format") == "decimal":
+                schema["type"] = "number"
+            for part in schema.values():
+                _as_sent(part)
+        case list():
+            for part in schema:
+                _as_sent(part)
 
 
 def shown_path(route: Route) -> str:
@@ -198,24 +214,30 @@ def pages() -> list[HTTPRouteHandler]:
     """The document and the page."""
 
     @get("/api/v1/openapi.json", include_in_schema=False)
-    async def document() -> ASGIResponse:
+    async def document(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
         """The API as OpenAPI."""
-        return ASGIResponse(body=msgspec.json.encode(openapi()), media_type=_JSON)
+        here = openapi() | {"servers": [{"url": _root(request) or "/"}]}
+        return ASGIResponse(body=msgspec.json.encode(here), media_type=_JSON)
 
     @get(["/", "/api/v1", "/api/v1/docs"], include_in_schema=False)
-    async def page() -> ASGIResponse:
+    async def page(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
         """The API to read."""
         return ASGIResponse(
-            body=_page().encode(),
-            media_type="text/html; charset=utf-8",
+            body=_page(_root(request)).encode(),
+            media_type="text/html",
             headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
     return [document, page]
 
 
-@lru_cache(maxsize=1)
-def _page() -> str:
+def _root(request: HttpRequest[Any, Any, Any]) -> str:
+    """Where the application is mounted, if it is inside another one."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+@lru_cache(maxsize=4)
+def _page(root: str) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("distribu.entrypoints.http", "."), autoescape=True, trim_blocks=True
     )
@@ -223,9 +245,9 @@ def _page() -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            groups.setdefault(operation["tags"][0], []).append(_shown(path, method, operation))
+            groups.setdefault(operation["tags"][0], []).append(_shown(root + path, method, operation))
     template = environment.get_template("reference.html")
-    return template.render(info=document["info"], groups=groups, codes=sorted(CODES.items()))
+    return template.render(root=root, info=document["info"], groups=groups, codes=sorted(CODES.items()))
 
 
 def _shown(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,14 @@ def _make(path: str, request: type[Request[Any]], tag: str, result: type[views.V
 
 
 def _edit(
-    path: str, request: type[Request[Any]], tag: str, result: type[views.View], method: str = "PATCH"
+    path: str,
+    request: type[Request[Any]],
+    tag: str,
+    result: type[views.View],
+    method: str = "PATCH",
+    **instead: str,
 ) -> Route:
-    return Route(method=method, path=path, request=request, tag=tag, result=result)
+    return Route(method=method, path=path, request=request, tag=tag, result=result, instead=instead)
 
 
 def _remove(path: str, request: type[Request[Any]], tag: str) -> Route:
@@ -43,12 +48,15 @@ _order, _orders = "/orders/{order_id:str}", "/orders"
 _webhook, _webhooks = "/webhooks/{webhook_id:str}", "/webhooks"
 _override = f"{_customer}/price-overrides/{{product_id:str}}"
 
+_BY_MOVEMENTS = "stock changes by movements only: POST /products/{id}/stock-movements"
+_AS_PLACED = "a placed order cannot be edited: cancel it and place another"
+
 ROUTES: Final = (
     _read("/me", team.ReadMe, "Key", views.MeView),
     _list(_products, catalog.ListProducts, "Products", views.ProductView),
     _make(_products, catalog.CreateProduct, "Products", views.ProductView),
     _read(_product, catalog.ReadProduct, "Products", views.ProductView),
-    _edit(_product, catalog.EditProduct, "Products", views.ProductView),
+    _edit(_product, catalog.EditProduct, "Products", views.ProductView, stock=_BY_MOVEMENTS),
     _remove(_product, catalog.ArchiveProduct, "Products"),
     _list(f"{_product}/stock-movements", catalog.ListMovements, "Products", views.StockMovementView),
     _make(f"{_product}/stock-movements", catalog.AdjustStock, "Products", views.ProductView),
@@ -63,7 +71,7 @@ ROUTES: Final = (
     _make(_orders, ordering.PlaceOrder, "Orders", views.OrderView),
     _edit(f"{_orders}/preview", ordering.PreviewOrder, "Orders", views.PreviewView, "POST"),
     _read(_order, ordering.ReadOrder, "Orders", views.OrderView),
-    _edit(_order, ordering.MoveOrder, "Orders", views.OrderView),
+    _edit(_order, ordering.MoveOrder, "Orders", views.OrderView, items=_AS_PLACED),
     _make(f"{_order}/payments", ordering.RecordPayment, "Orders", views.OrderView),
     _list(_webhooks, webhooks.ListWebhooks, "Webhooks", views.WebhookView),
     _issue(_webhooks, webhooks.RegisterWebhook, "Webhooks", views.WebhookIssuedView, 201),

@@ -4,17 +4,45 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from distribu.application.kernel import Distribu
 from distribu.container import running
+from distribu.domain.errors import Bug
 from distribu.entrypoints.http.app import http_app
+from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.worker import Worker
 from distribu.settings import Settings
 
 GRACE_S: Final = 15
+HEAD_MAX: Final = 65_536
+"""Bytes of a request before its body."""
+
+
+class _Bounded(HttpToolsProtocol):
+    """httptools reads heads of any length: this one hangs up on those that do not end."""
+
+    _head: int | None = 0
+    """Bytes read of a head that is not complete; None while there is none."""
+
+    def on_message_begin(self) -> None:
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head is not None and not self.transport.is_closing():
+            self._head += len(data)
+            if self._head > HEAD_MAX:
+                self.send_400_response("The request's head is too long.")
 
 
 class _Server(uvicorn.Server):
@@ -28,42 +56,57 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``ready`` is told the URL. Raises `OSError` for a port in use."""
     async with running(settings) as distribu:
-        config = uvicorn.Config(
-            http_app(distribu),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="on",
-            timeout_graceful_shutdown=GRACE_S,
-            backlog=2048,
-            h11_max_incomplete_event_size=65_536,
-        )
-        server = _Server(config)
-        listener = _listen(settings.host, settings.port)
-        host, port = listener.getsockname()[:2]
         loop = asyncio.get_running_loop()
-        side = Worker(distribu, concurrency=settings.worker_concurrency) if worker else None
-        tasks = []
-        if side is not None:
-            distribu.wake = side.wake
-            tasks.append(asyncio.create_task(side.run()))
-
-        def end() -> None:
-            server.should_exit = True
-
+        told = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, end)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not (server.started or serving.done()):  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        if not serving.done():
-            shown = f"[{host}]" if ":" in host else host
-            ready(f"http://{shown}:{port}")
-        await serving
+            loop.add_signal_handler(name, told.set)
+        side = Worker(distribu, concurrency=settings.worker_concurrency) if worker else None
+        tasks: list[asyncio.Task[None]] = []
+        limits = ApiLimits(per_key=settings.api_limit_per_key, per_ip=settings.api_limit_per_ip)
+        async with listening(distribu, settings.host, settings.port, limits) as url:
+            if side is not None:
+                distribu.wake = side.wake
+                tasks.append(asyncio.create_task(side.run()))
+            ready(url)
+            await told.wait()
         if side is not None:
             side.stop()
         await asyncio.gather(*tasks)
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    distribu: Distribu, host: str, port: int, limits: ApiLimits | None = None
+) -> AsyncIterator[str]:
+    """The HTTP application on a socket; the URL it answers at. What was asked is answered at the end.
+
+    Raises `OSError` for a port in use.
+    """
+    config = uvicorn.Config(
+        http_app(distribu, limits),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=2048,
+        http=_Bounded,
+    )
+    server = _Server(config)
+    listener = _listen(host, port)
+    host, port = listener.getsockname()[:2]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not (server.started or serving.done()):  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    if serving.done():
+        await serving
+        raise Bug("the HTTP application did not start")
+    try:
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def work(settings: Settings, *, ready: Callable[[], None]) -> None:
@@ -83,8 +126,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, f"cannot serve at {host}:{port}: {error.strerror}") from None
     listener.setblocking(False)
     return listener

@@ -1,7 +1,7 @@
 """Requests off the wire and answers onto it: the one place that knows JSON bodies and status codes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from re import compile as compiled
 from typing import Any, Final
@@ -38,11 +38,13 @@ STATUS: Final[Mapping[type[Refused], int]] = {
     errors.Conflict: 409,
     errors.Stale: 412,
     errors.Refused: 422,
+    errors.RateLimited: 429,
     errors.Busy: 503,
 }
 """The status of each kind of refusal."""
 
-_UUID: Final = compiled(UUID_PATTERN)
+_SHOWN: Final = 200
+_UUID: Final = compiled(UUID_PATTERN.strip("^$"))
 _WHERE: Final = compiled(r"^(?P<what>.*?)(?: - at `\$?\.?(?P<where>.*)`)?$")
 _UNKNOWN: Final = compiled(r"contains unknown field `(?P<name>.*)`$")
 _MISSING: Final = compiled(r"missing required field `(?P<name>.*)`$")
@@ -53,7 +55,10 @@ Fields = Mapping[str, inspect.Field]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A use case's place in the API. ``status`` is that of success."""
+    """A use case's place in the API. ``status`` is that of success.
+
+    ``instead`` tells those who send a field that is missing on purpose what to do instead.
+    """
 
     method: str
     path: str
@@ -63,6 +68,7 @@ class Route:
     tag: str
     result: type[views.View] | None
     paged: bool = False
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def secret(self) -> bool:
@@ -100,14 +106,14 @@ def plan(request: type[Request[Any]]) -> _Plan:
     path: dict[str, str] = {}
     body = set()
     if_match = None
-    for field in info.fields:
-        where = _extra(field.type).get("in")
+    for item in info.fields:
+        where = _extra(item.type).get("in")
         if where == "path":
-            path[field.name] = field.encode_name
+            path[item.name] = item.encode_name
         elif where == "if-match":
-            if_match = field.encode_name
+            if_match = item.encode_name
         else:
-            body.add(field.encode_name)
+            body.add(item.encode_name)
     whole = not path and if_match is None
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
         request if whole else dict[str, Any], float_hook=decimal_of
@@ -127,7 +133,7 @@ async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
     values: dict[str, Any] = {}
     for name, wire in known.path.items():
         value = http.path_params[name]
-        if not _UUID.match(value):
+        if not _UUID.fullmatch(value):
             raise NotFound(f"{name.removesuffix('_id')}_not_found")
         values[wire] = value
     if known.if_match is not None and (version := _if_match(http.headers.get("if-match"))):
@@ -145,7 +151,8 @@ async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
         if not known.body and body.strip() not in (b"", b"{}"):
             raise Invalid("invalid_request", fields={"": "this takes no body"})
         if unknown := given.keys() - known.body:
-            raise Invalid("invalid_request", fields=dict.fromkeys(sorted(unknown), "is no field of this"))
+            wrong = {name: route.instead.get(name, "is no field of this") for name in sorted(unknown)[:20]}
+            raise Invalid("invalid_request", fields=wrong)
         return _converted(route.request, values | given)
     except msgspec.ValidationError as error:
         raise Invalid("invalid_request", fields=_where(str(error))) from None
@@ -176,7 +183,7 @@ def _query(http: HttpRequest[Any, Any, Any], known: frozenset[str]) -> dict[str,
     for name, value in pairs:
         if name not in known or name in values:
             wrong = "is given twice" if name in values else "is no parameter of this"
-            raise Invalid("invalid_request", fields={name[:100]: wrong})
+            raise Invalid("invalid_request", fields={name: wrong})
         values[name] = value
     if "limit" in values:
         values["limit"] = _limit(values["limit"])
@@ -204,6 +211,7 @@ def _where(message: str) -> dict[str, str]:
     """``Expected `int`, got `str` - at `$.items[0].quantity``` as a field and what is wrong with it."""
     found = _WHERE.match(message)
     what, where = (found["what"], found["where"] or "") if found else (message, "")
+    where = where.replace("[...]", "")  # some value of an object: msgspec does not say which
     for pattern, wrong in ((_UNKNOWN, "is no field of this"), (_MISSING, "is required")):
         if named := pattern.search(what):
             return {f"{where}.{named['name']}".strip("."): wrong}
@@ -246,7 +254,11 @@ class BodyTooLarge(Invalid):
 
 
 class MethodNotAllowed(Invalid):
-    """The path is known, the method is not."""
+    """The path is known, the method is not; ``allow`` are those that are."""
+
+    def __init__(self, allow: str) -> None:
+        super().__init__("method_not_allowed")
+        self.allow = allow
 
 
 _OWN_STATUS: Final[Mapping[type[Refused], int]] = {
@@ -256,20 +268,23 @@ _OWN_STATUS: Final[Mapping[type[Refused], int]] = {
 }
 
 
-def refused(refusal: Refused, request_id: str) -> Response[bytes]:
-    """A refusal as the documented error body."""
+def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> Response[bytes]:
+    """A refusal as the documented error body; ``more`` are headers."""
     kinds = type(refusal).__mro__
     statuses = {**STATUS, **_OWN_STATUS}
     status = next(statuses[kind] for kind in kinds if kind in statuses)
     body: dict[str, Any] = {"error": refusal.message, "code": refusal.code, "requestId": request_id}
     if refusal.fields:
-        body["fields"] = refusal.fields
-    headers = {"x-request-id": request_id}
+        # Both can quote the caller, who may send a name of a million letters.
+        body["fields"] = {name[:_SHOWN]: wrong[:_SHOWN] for name, wrong in refusal.fields.items()}
+    headers = {"x-request-id": request_id, **dict(more)}
     if refusal.retry_after_s is not None:
         body["retryAfter"] = refusal.retry_after_s
         headers["retry-after"] = str(refusal.retry_after_s)
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    if isinstance(refusal, MethodNotAllowed):
+        headers["allow"] = refusal.allow
     return Response(views.encode(body), status_code=status, media_type="application/json", headers=headers)
 
 

@@ -1,13 +1,13 @@
-"""The schema, step by step: Alembic runs what is in `versions`."""
+"""The schema, step by step: Alembic runs what is in `versions`.
+
+It is imported only when there is something to run: every start of an embedded server passes here.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.script import ScriptDirectory
 
 from distribu.adapters.postgres import roles
 from distribu.adapters.postgres.schema import HEAD, SCHEMA, metadata
@@ -22,7 +22,7 @@ def migrate(owner_url: str, app_url: str) -> list[str]:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [group]).fetchone():
                 connection.execute(f"CREATE ROLE {group} NOLOGIN")
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-        ran = _upgrade(owner_url)
+        ran = [] if _version(connection) == HEAD else _upgrade(owner_url)
         roles.create_logins(connection, app_url)
         if ran:
             # Plans made on the statistics of empty tables cost a millisecond each.
@@ -33,6 +33,7 @@ def migrate(owner_url: str, app_url: str) -> list[str]:
 def differences(owner_url: str) -> list[Any]:
     """What the database has that `schema` does not say, and the other way round."""
     from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
 
     with _engine(owner_url).connect() as connection:
         options = {
@@ -43,7 +44,19 @@ def differences(owner_url: str) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
 
+def _version(connection: "psycopg.Connection[Any]") -> str | None:
+    there = connection.execute("SELECT to_regclass('distribu.alembic_version') IS NOT NULL").fetchone()
+    if there != (True,):
+        return None
+    row = connection.execute("SELECT version_num FROM distribu.alembic_version").fetchone()
+    return row[0] if row else None
+
+
 def _upgrade(owner_url: str) -> list[str]:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory(str(Path(__file__).parent))
     ran: list[str] = []
     with _engine(owner_url).begin() as connection:

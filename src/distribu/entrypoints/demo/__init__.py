@@ -1,0 +1,1 @@
+"""A demonstration: a company to look at (`company`), and real invoices to fill it with (`invoices`)."""

@@ -1,0 +1,93 @@
+"""How results and refusals look: tables and lines for people, with ``--json`` one JSON object."""
+
+import sys
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from distribu.application import views
+from distribu.application.kernel import Issued
+from distribu.application.ports import Page
+from distribu.domain.errors import Refused
+from distribu.entrypoints.http import wire
+
+
+def as_json(wanted: bool) -> None:
+    """Say how this command shows what it has to show."""
+    click.get_current_context().obj = wanted
+
+
+def in_json() -> bool:
+    """Whether this command shows JSON."""
+    return bool(click.get_current_context().obj)
+
+
+def refusal(it: Refused) -> None:
+    """Tell of a refusal on stderr."""
+    if in_json():
+        body: dict[str, Any] = {"error": it.message, "code": it.code}
+        if it.fields:
+            body["fields"] = it.fields
+        if it.retry_after_s is not None:
+            body["retryAfter"] = it.retry_after_s
+        click.echo(views.encode(body), err=True)
+        return
+    click.echo(f"distribu: {it.message} ({it.code})", err=True)
+    for name, wrong in it.fields.items():
+        click.echo(f"  {name}: {wrong}" if name else f"  {wrong}", err=True)
+
+
+def result(it: Any, *columns: str) -> None:
+    """Show a result: as JSON, as a table of these columns (or of all that fit one), or line by line."""
+    if it is None:
+        view({})
+    elif isinstance(it, Issued):
+        view(wire.issued(it))
+    elif isinstance(it, Page):
+        page = views.of(it)
+        pagination = {"hasMore": page.next_cursor is not None, "nextCursor": page.next_cursor}
+        view({"data": page.items, "pagination": pagination}, *columns)
+    else:
+        view(views.of(it))
+
+
+def view(shown: Any, *columns: str) -> None:
+    """Show something that may be seen: JSON can hold it."""
+    text = views.encode(shown)
+    if in_json():
+        click.echo(text)
+        return
+    plain: dict[str, Any] = msgspec.json.decode(text)
+    if "pagination" in plain:
+        _table(plain["data"], columns)
+        if plain["pagination"]["hasMore"]:
+            click.echo(f"There is more: --cursor {plain['pagination']['nextCursor']}")
+    elif plain:
+        width = max(len(name) for name in plain)
+        for name, value in plain.items():
+            click.echo(f"{name:<{width}}  {_cell(value)}")
+    else:
+        click.echo("Done.")
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    if not rows:
+        click.echo("There are none.")
+        return
+    columns = columns or tuple(name for name, value in rows[0].items() if not isinstance(value, list | dict))
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in columns))
+    # Into a file or a pipe the table is as wide as it is: nothing is cut.
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return " ".join(value)
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,156 @@
+"""Asking for things and being refused, as the contracts and the use-case tests do it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import pytest
+
+from distribu import Harness, Refused, Shop
+from distribu.application.audit import ListAudit
+from distribu.application.kernel import Request
+from distribu.application.ports import Change, NewRecord, Page, Scope, Store, StoredAnswer, Tx
+from distribu.domain.access import Actor, ActorKind, ContactRole
+from distribu.domain.audit import Person, Record
+from distribu.domain.customers import Customer
+from distribu.domain.entity import Entity
+
+T = TypeVar("T")
+
+
+def each(*requests: Request[Any]) -> tuple[Request[Any], ...]:
+    """Requests of any kind, to be run one after the other."""
+    return requests
+
+
+def store_of(shop: Shop) -> Store:
+    """The store behind a shop, without the executor in front of it."""
+    return shop.distribu.ports.store
+
+
+def scope_of(shop: Shop, customer: Customer | None = None) -> Scope:
+    """A whole company, or what a contact of one customer sees of it."""
+    return Scope(shop.company.id, customer.id if customer else None)
+
+
+def contact_of(shop: Shop, customer: Customer, role: ContactRole = ContactRole.BUYER) -> Actor:
+    """A person who signs in for a customer."""
+    id = shop.distribu.ports.entropy.uuid()
+    return Actor.contact(shop.company.id, customer.id, role, id=id, label="Bo Buyer", ip="192.0.2.7")
+
+
+def key_of(shop: Shop, *permissions: Any) -> Actor:
+    """An API key with exactly these permissions."""
+    return Actor(
+        kind=ActorKind.API_KEY,
+        id=shop.distribu.ports.entropy.uuid(),
+        label="ERP",
+        company_id=shop.company.id,
+        permissions=frozenset(permissions),
+    )
+
+
+async def walk(page: Callable[[str | None], Awaitable[Page[T]]]) -> list[T]:
+    """Every item of a list, page by page."""
+    items: list[T] = []
+    cursor = None
+    while True:
+        got = await page(cursor)
+        items += got.items
+        cursor = got.next_cursor
+        if cursor is None:
+            return items
+
+
+async def log_of(shop: Shop, action: str | None = None) -> list[Record]:
+    """The company's audit log, or the entries of one action; oldest first."""
+    records = await walk(
+        lambda cursor: shop.execute(ListAudit(action=action, limit=100, cursor=cursor), shop.actor)
+    )
+    return records[::-1]
+
+
+async def everything(shop: Shop) -> Any:
+    """All that the company holds, to be compared with what it holds later."""
+    async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
+        held: list[Any] = [await tx.companies.current()]
+        products = await walk(lambda cursor: tx.products.page(limit=100, cursor=cursor))
+        held += [
+            products,
+            await walk(lambda cursor: tx.customers.page(limit=100, cursor=cursor)),
+            await walk(lambda cursor: tx.orders.page(limit=100, cursor=cursor)),
+            await walk(lambda cursor: tx.api_keys.page(limit=100, cursor=cursor)),
+            await walk(lambda cursor: tx.webhooks.page(limit=100, cursor=cursor)),
+            await walk(lambda cursor: tx.records.page(limit=100, cursor=cursor)),
+        ]
+        for product in products:
+            held.append(await tx.products.movements(product.id, limit=100))
+        return held
+
+
+class No:
+    """A refusal that was asked for: ``refused`` is set once it came."""
+
+    refused: Refused
+
+
+@asynccontextmanager
+async def refused(shop: Shop, code: str, kind: type[Refused] = Refused) -> AsyncIterator[No]:
+    """What is done inside is refused with this code, and nothing of the company changes."""
+    before = await everything(shop)
+    no = No()
+    with pytest.raises(kind) as raised:
+        yield no
+    no.refused = raised.value
+    assert raised.value.code == code
+    assert await everything(shop) == before
+
+
+@asynccontextmanager
+async def refusing(shop: Shop, code: str, kind: type[Refused] = Refused) -> AsyncIterator[Tx]:
+    """A transaction that is refused with this code, and leaves nothing behind."""
+    async with refused(shop, code, kind), store_of(shop).begin(scope_of(shop)) as tx:
+        yield tx
+
+
+def told(shop: Shop, *entities: Entity, body: str = '{"metadata":{}}') -> list[NewRecord]:
+    """One record for each event of these entities, which is the least a store takes."""
+    entropy, now = shop.distribu.ports.entropy, shop.distribu.ports.clock.now()
+    person = Person(id=entropy.uuid(), salt=entropy.bytes(16), label="test", ip=None)
+    return [
+        NewRecord(
+            id=entropy.uuid(),
+            event=event,
+            at=now,
+            actor_kind=ActorKind.SYSTEM,
+            actor_id="",
+            action=event.name,
+            entity_type=type(entity).__name__,
+            entity_id=entity.id,
+            person=person,
+            body=body,
+        )
+        for entity in entities
+        for event in entity.events
+    ]
+
+
+async def write(tx: Tx, shop: Shop, *entities: Entity, answer: StoredAnswer | None = None) -> int | None:
+    """Write these as they are, with a record for each event: no use case has looked at them."""
+    changes = [Change(tx.loaded(entity), entity) for entity in entities]
+    return await tx.write(changes, told(shop, *entities), answer)
+
+
+async def outcomes(*attempts: Awaitable[Any]) -> list[Any]:
+    """What came of each attempt, all made at once: its result, or the code of its refusal."""
+    results = await asyncio.gather(*attempts, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, Refused):
+            raise result
+    return [result.code if isinstance(result, Refused) else result for result in results]
+
+
+def sent_to(shop: Harness, url: str) -> list[Any]:
+    """The webhooks that arrived at one address, in the order in which they did."""
+    return [one for one in shop.received if one.url == url]

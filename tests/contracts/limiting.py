@@ -1,0 +1,82 @@
+"""What a rate limiter promises."""
+
+import asyncio
+import random
+from collections import deque
+from typing import Protocol
+
+from distribu.application.ports import Limit, RateLimiter
+
+
+class Advance(Protocol):
+    def __call__(self, *, seconds: float) -> object: ...
+
+
+def five_a_minute(key: str = "somebody") -> Limit:
+    return Limit(key, 5, 60)
+
+
+class RateLimiterContract:
+    """Fixtures: ``limiter`` gives the adapter, and ``advance`` moves its clock."""
+
+    async def test_as_many_as_the_limit_pass_and_the_next_does_not(self, limiter: RateLimiter) -> None:
+        standings = [await limiter.take(five_a_minute()) for _ in range(7)]
+        assert [one.allowed for one in standings] == [True] * 5 + [False] * 2
+        assert [one.remaining for one in standings] == [4, 3, 2, 1, 0, 0, 0]
+        assert {one.limit for one in standings} == {5}
+
+    async def test_a_limit_of_one_admits_one(self, limiter: RateLimiter, advance: Advance) -> None:
+        only = Limit("once", 1, 60)
+        assert [(await limiter.take(only)).allowed for _ in range(3)] == [True, False, False]
+        advance(seconds=60)
+        assert (await limiter.take(only)).allowed
+
+    async def test_waiting_as_told_lets_exactly_one_more_in(
+        self, limiter: RateLimiter, advance: Advance
+    ) -> None:
+        for _ in range(5):
+            assert (await limiter.take(five_a_minute())).allowed
+            advance(seconds=1)
+        refused = await limiter.take(five_a_minute())
+        assert refused.retry_after_s == 55
+        advance(seconds=refused.retry_after_s - 0.001)
+        assert not (await limiter.take(five_a_minute())).allowed
+        advance(seconds=0.001)
+        assert (await limiter.take(five_a_minute())).allowed
+        assert not (await limiter.take(five_a_minute())).allowed
+
+    async def test_what_is_refused_does_not_count(self, limiter: RateLimiter, advance: Advance) -> None:
+        for _ in range(200):
+            await limiter.take(five_a_minute())
+            advance(seconds=0.1)
+        advance(seconds=40)
+        assert (await limiter.take(five_a_minute())).allowed
+
+    async def test_one_key_does_not_use_up_another_s(self, limiter: RateLimiter) -> None:
+        for _ in range(6):
+            await limiter.take(five_a_minute("one"))
+        assert (await limiter.take(five_a_minute("other"))).remaining == 4
+
+    async def test_a_hundred_at_once_admit_as_many_as_the_limit(self, limiter: RateLimiter) -> None:
+        standings = await asyncio.gather(*(limiter.take(five_a_minute()) for _ in range(100)))
+        assert sum(one.allowed for one in standings) == 5
+
+    async def test_no_span_of_a_window_ever_holds_more(self, limiter: RateLimiter, advance: Advance) -> None:
+        """A burst across the edge of a fixed window would pass twice; a sliding one has no edge."""
+        draw, now, passed = random.Random(3), 0.0, deque[float]()
+        for _ in range(2_000):
+            step = draw.choice((0.0, 0.0, 0.5, 7.0, 29.999, 30.0))
+            advance(seconds=step)
+            now += step
+            if (await limiter.take(five_a_minute())).allowed:
+                passed.append(now)
+        inside = (sum(1 for one in passed if at <= one < at + 60 - 1e-6) for at in passed)
+        assert max(inside) == 5
+
+    async def test_at_reset_all_of_it_is_free_again(self, limiter: RateLimiter, advance: Advance) -> None:
+        first = await limiter.take(five_a_minute())
+        advance(seconds=10)
+        second = await limiter.take(five_a_minute())
+        assert second.reset_at_s - first.reset_at_s == 10
+        advance(seconds=60)
+        assert (await limiter.take(five_a_minute())).remaining == 4

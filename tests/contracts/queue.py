@@ -1,0 +1,343 @@
+"""What every queue promises: nothing is skipped, nothing is done twice at once, nobody waits for others."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from distribu import Harness, Shop
+from distribu.application import views
+from distribu.application.catalog import CreateProduct, EditProduct
+from distribu.application.kernel import Once
+from distribu.application.ports import Change, Message, Parcel
+from distribu.application.webhooks import EditWebhook, ReadDelivery, RemoveWebhook, RotateWebhookSecret
+from distribu.domain.catalog import Product
+from distribu.domain.values import WebhookId
+from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, WireEvent
+from tests.contracts.asking import scope_of, store_of, told
+from tests.contracts.store import new_product
+
+
+async def relay(shop: Shop, limit: int = 500) -> int:
+    """Have the events of all companies moved on. Returns how many were."""
+    return await shop.distribu.ports.queue.relay(limit=limit, now=shop.distribu.ports.clock.now())
+
+
+async def claim(
+    shop: Shop,
+    *,
+    limit: int = 100,
+    per_webhook: int = 100,
+    busy: Mapping[WebhookId, int] | None = None,
+    claim_s: float = 60,
+) -> list[Parcel]:
+    """Claim what is due, and keep what is of this company."""
+    ports = shop.distribu.ports
+    parcels = await ports.queue.claim(
+        limit=limit, per_webhook=per_webhook, busy=busy or {}, now=ports.clock.now(), claim_s=claim_s
+    )
+    return [parcel for parcel in parcels if parcel.company_id == shop.company.id]
+
+
+async def finish(shop: Shop, parcel: Parcel, status: DeliveryStatus, wait_s: float | None = None) -> None:
+    """Store an attempt, the next of this parcel."""
+    now = shop.distribu.ports.clock.now()
+    attempt = Attempt(
+        number=parcel.attempts + 1,
+        at=now,
+        duration_ms=12,
+        status=200 if status is DeliveryStatus.DELIVERED else 500,
+        headers={"server": 'te"st'},
+        body="it\nsaid",
+        error="",
+    )
+    again = None if wait_s is None else now + timedelta(seconds=wait_s)
+    await shop.distribu.ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
+
+
+async def delivery(shop: Shop, parcel: Parcel) -> Delivery:
+    """What became of a parcel."""
+    return await shop.execute(ReadDelivery(delivery_id=parcel.delivery_id))
+
+
+def positions(parcels: Sequence[Parcel]) -> list[int]:
+    return sorted(parcel.position for parcel in parcels)
+
+
+class QueueContract:
+    """Relay, claim, finish, purge."""
+
+    # --- relay ----------------------------------------------------------------------------------
+
+    async def test_each_event_is_moved_once_and_numbered_without_gaps(self, shop: Harness) -> None:
+        await shop.webhook()
+        for _ in range(7):
+            await shop.product()
+        assert [await relay(shop, 3), await relay(shop, 3), await relay(shop, 3)] == [3, 3, 1]
+        assert await relay(shop) == 0
+        parcels = await claim(shop)
+        assert positions(parcels) == [1, 2, 3, 4, 5, 6, 7]
+        assert len({parcel.event_id for parcel in parcels}) == 7
+
+    async def test_each_company_has_positions_of_its_own(self, shop: Harness) -> None:
+        stranger = await shop.stranger()
+        for company in (shop, stranger):
+            await company.webhook()
+            await company.product()
+            await company.product()
+        await relay(shop)
+        ours = await shop.distribu.ports.queue.claim(
+            limit=100, per_webhook=100, busy={}, now=shop.clock.now(), claim_s=60
+        )
+        for company in (shop, stranger):
+            assert positions([it for it in ours if it.company_id == company.company.id]) == [1, 2]
+
+    async def test_a_late_commit_gets_a_late_position_and_is_never_skipped(self, shop: Harness) -> None:
+        """A transaction writes first and commits last, while others write and commit in between."""
+        await shop.webhook()
+        late = new_product(shop)
+        message = Message(shop.distribu.ports.entropy.uuid(), "product.created", '{"late":true}')
+        async with store_of(shop).begin(scope_of(shop)) as tx:
+            await tx.companies.current()
+            others = asyncio.create_task(self._three_products(shop))
+            await asyncio.sleep(0.05)
+            await relay(shop)
+            (record,) = told(shop, late)
+            record = type(record)(
+                **{name: getattr(record, name) for name in record.__slots__} | {"messages": (message,)}
+            )
+            await tx.write([Change(None, late)], [record], None)
+        await others
+        await relay(shop)
+        parcels = await claim(shop)
+        assert positions(parcels) == [1, 2, 3, 4]
+        assert message.id in {parcel.event_id for parcel in parcels}
+
+    async def _three_products(self, shop: Shop) -> None:
+        for _ in range(3):
+            await shop.product()
+
+    async def test_relays_that_run_at_once_share_the_work(self, shop: Harness) -> None:
+        await shop.webhook()
+        for _ in range(12):
+            await shop.product()
+        moved = await asyncio.gather(*(relay(shop, 5) for _ in range(6)))
+        assert sum(moved) == 12
+        parcels = await claim(shop)
+        assert positions(parcels) == list(range(1, 13))
+        assert len({parcel.delivery_id for parcel in parcels}) == 12
+
+    async def test_the_events_of_an_entity_come_in_the_order_of_its_changes(self, shop: Harness) -> None:
+        await shop.webhook()
+        products = [await shop.product(f"P{n}") for n in range(3)]
+        edits = [EditProduct(product_id=it.id, name=f"{it.name} {n}") for n in range(5) for it in products]
+        await asyncio.gather(*(shop.execute(edit) for edit in edits))
+        await relay(shop)
+        parcels = sorted(await claim(shop), key=lambda it: it.position)
+        assert len(parcels) == 18
+        for product in products:
+            mine = [it for it in parcels if product.id in it.payload]
+            async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
+                log = (await tx.records.page(limit=99, entity_id=product.id, action="product")).items[::-1]
+            names = [it.metadata["after"]["name"] for it in log[1:]]
+            assert [f'"name":"{name}"' in it.payload for name, it in zip(names, mine[1:], strict=True)] == [
+                True
+            ] * 5
+            assert mine[0].event == "product.created"
+
+    async def test_only_active_and_subscribed_webhooks_get_a_delivery(self, shop: Harness) -> None:
+        wanted, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        other, _ = await shop.webhook(WireEvent.ORDER_CREATED)
+        asleep, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        removed, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        await shop.execute(EditWebhook(webhook_id=asleep.id, is_active=False))
+        await shop.execute(RemoveWebhook(webhook_id=removed.id))
+        await shop.product()
+        assert await relay(shop) == 1
+        assert [it.webhook_id for it in await claim(shop)] == [wanted.id]
+        assert other.id != wanted.id
+
+    async def test_an_event_nobody_wants_still_has_its_place(self, shop: Harness) -> None:
+        await shop.product()
+        await relay(shop)
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        assert positions(await claim(shop)) == [2]
+
+    async def test_a_parcel_has_all_it_takes_to_send_it(self, shop: Harness) -> None:
+        webhook, secret = await shop.webhook(url="http://localhost:9000/parcel")
+        at = shop.clock.now()
+        product = await shop.product()
+        shop.clock.advance(minutes=3)
+        await relay(shop)
+        (parcel,) = await claim(shop)
+        assert (parcel.webhook_id, parcel.url) == (webhook.id, "http://localhost:9000/parcel")
+        assert (parcel.event, parcel.occurred_at, parcel.attempts) == ("product.created", at, 0)
+        assert parcel.payload == views.encode(views.of(product)).decode()
+        assert shop.distribu.ports.vault.open(parcel.secret) == secret
+        assert (parcel.old_secret, parcel.grace_expires_at) == (None, None)
+
+    async def test_a_parcel_goes_where_the_webhook_points_now(self, shop: Harness) -> None:
+        """And is signed with the secret of now: neither is frozen with the event."""
+        webhook, old = await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        await shop.execute(EditWebhook(webhook_id=webhook.id, url="http://localhost:9000/moved"))
+        rotated = await shop.execute(RotateWebhookSecret(webhook_id=webhook.id))
+        (parcel,) = await claim(shop)
+        vault = shop.distribu.ports.vault
+        assert parcel.url == "http://localhost:9000/moved"
+        assert vault.open(parcel.secret) == rotated.secret
+        assert parcel.old_secret is not None
+        assert vault.open(parcel.old_secret) == old
+        assert parcel.grace_expires_at == shop.clock.now() + timedelta(days=7)
+
+    # --- claim -----------------------------------------------------------------------------------
+
+    async def test_what_is_claimed_is_nobody_elses_until_the_claim_runs_out(self, shop: Harness) -> None:
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        (parcel,) = await claim(shop, claim_s=60)
+        assert await claim(shop) == []
+        shop.clock.advance(seconds=59)
+        assert await claim(shop) == []
+        shop.clock.advance(seconds=1)
+        assert [it.delivery_id for it in await claim(shop)] == [parcel.delivery_id]
+
+    async def test_claims_made_at_once_share_nothing(self, shop: Harness) -> None:
+        await shop.webhook()
+        for _ in range(20):
+            await shop.product()
+        await relay(shop)
+        claims = await asyncio.gather(*(claim(shop, limit=6) for _ in range(5)))
+        counted = Counter(parcel.delivery_id for one in claims for parcel in one)
+        while more := await claim(shop):  # what two of them had both looked at is left for the next
+            counted.update(parcel.delivery_id for parcel in more)
+        assert len(counted) == 20
+        assert set(counted.values()) == {1}
+
+    async def test_no_more_is_claimed_than_asked_for(self, shop: Harness) -> None:
+        await shop.webhook()
+        for _ in range(5):
+            await shop.product()
+        await relay(shop)
+        assert len(await claim(shop, limit=2)) == 2
+        assert len(await claim(shop, limit=9)) == 3
+
+    async def test_one_webhook_cannot_take_all_the_places(self, shop: Harness) -> None:
+        """What is in flight already counts, so a slow receiver holds up its own queue alone."""
+        slow, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        quick, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        for _ in range(6):
+            await shop.product()
+        await relay(shop)
+        first = await claim(shop, per_webhook=2)
+        assert Counter(it.webhook_id for it in first) == {slow.id: 2, quick.id: 2}
+        second = await claim(shop, per_webhook=3, busy={slow.id: 2, quick.id: 0})
+        assert Counter(it.webhook_id for it in second) == {slow.id: 1, quick.id: 3}
+        third = await claim(shop, per_webhook=3, busy={slow.id: 3, quick.id: 3})
+        assert third == []
+
+    async def test_a_webhook_that_is_full_does_not_keep_others_from_a_small_claim(
+        self, shop: Harness
+    ) -> None:
+        slow, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        for _ in range(5):
+            await shop.product()
+        await relay(shop)
+        shop.clock.advance(seconds=1)
+        quick, _ = await shop.webhook(WireEvent.CUSTOMER_CREATED)
+        await shop.customer()
+        await relay(shop)
+        claimed = await claim(shop, limit=1, per_webhook=2, busy={slow.id: 2})
+        assert [it.webhook_id for it in claimed] == [quick.id]
+
+    async def test_nothing_is_claimed_before_it_is_due(self, shop: Harness) -> None:
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        (parcel,) = await claim(shop)
+        await finish(shop, parcel, DeliveryStatus.PENDING, wait_s=30)
+        shop.clock.advance(seconds=29)
+        assert await claim(shop) == []
+        shop.clock.advance(seconds=1)
+        (again,) = await claim(shop)
+        assert (again.delivery_id, again.attempts) == (parcel.delivery_id, 1)
+
+    async def test_what_waits_for_a_sleeping_webhook_goes_out_when_it_wakes(self, shop: Harness) -> None:
+        webhook, _ = await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
+        assert await claim(shop) == []
+        shop.clock.advance(minutes=2)
+        await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=True))
+        assert len(await claim(shop)) == 1
+
+    # --- finish ----------------------------------------------------------------------------------
+
+    async def test_an_attempt_is_stored_with_what_comes_of_it(self, shop: Harness) -> None:
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        (parcel,) = await claim(shop)
+        await finish(shop, parcel, DeliveryStatus.PENDING, wait_s=5)
+        stored = await delivery(shop, parcel)
+        assert (stored.status, stored.next_attempt_at) == (
+            DeliveryStatus.PENDING,
+            shop.clock.now() + timedelta(seconds=5),
+        )
+        shop.clock.advance(seconds=5)
+        (parcel,) = await claim(shop)
+        await finish(shop, parcel, DeliveryStatus.DELIVERED)
+        stored = await delivery(shop, parcel)
+        assert (stored.status, stored.next_attempt_at) == (DeliveryStatus.DELIVERED, None)
+        assert [(it.number, it.status) for it in stored.attempts] == [(1, 500), (2, 200)]
+        assert stored.attempts[0] == Attempt(
+            number=1,
+            at=shop.clock.now() - timedelta(seconds=5),
+            duration_ms=12,
+            status=500,
+            headers={"server": 'te"st'},
+            body="it\nsaid",
+            error="",
+        )
+
+    async def test_what_is_delivered_or_dead_is_not_claimed_again(self, shop: Harness) -> None:
+        await shop.webhook()
+        await shop.product()
+        await shop.product()
+        await relay(shop)
+        one, other = await claim(shop)
+        await finish(shop, one, DeliveryStatus.DELIVERED)
+        await finish(shop, other, DeliveryStatus.DEAD)
+        shop.clock.advance(days=10)
+        assert await claim(shop) == []
+
+    async def test_the_same_attempt_finished_twice_is_stored_once(self, shop: Harness) -> None:
+        """The claim ran out, and two workers made the same attempt: the first that ends is stored."""
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        (parcel,) = await claim(shop)
+        await finish(shop, parcel, DeliveryStatus.DELIVERED)
+        await finish(shop, parcel, DeliveryStatus.PENDING, wait_s=5)
+        stored = await delivery(shop, parcel)
+        assert (stored.status, len(stored.attempts)) == (DeliveryStatus.DELIVERED, 1)
+
+    # --- purge -----------------------------------------------------------------------------------
+
+    async def test_answers_are_purged_after_a_day_and_not_before(self, shop: Harness) -> None:
+        queue = shop.distribu.ports.queue
+        wish = CreateProduct(name="Rye Flour", price=new_product(shop).price)
+        once: Once[Product] = Once("purged", lambda it: views.encode(views.of(it)))
+        await shop.distribu.execute_once(shop.actor, wish, once)
+        shop.clock.advance(hours=24, milliseconds=-1)
+        assert await queue.purge(now=shop.clock.now()) == 0
+        assert (await shop.distribu.execute_once(shop.actor, wish, once)).replayed
+        shop.clock.advance(milliseconds=1)
+        assert await queue.purge(now=shop.clock.now()) == 1
+        assert await queue.purge(now=shop.clock.now()) == 0
+        assert not (await shop.distribu.execute_once(shop.actor, wish, once)).replayed

@@ -1,0 +1,261 @@
+"""The contracts on what runs in production."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from cryptography.fernet import Fernet
+
+from distribu import Harness, Secret, Settings
+from distribu.adapters import hooks as outgoing
+from distribu.adapters.hooks import HttpHooks
+from distribu.adapters.limiter import InProcessLimiter
+from distribu.adapters.memory.twins import MovedClock
+from distribu.adapters.system import SystemClock, SystemEntropy
+from distribu.adapters.vault import FernetVault
+from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S
+from tests.contracts.finders import FinderContract
+from tests.contracts.limiting import Advance, RateLimiterContract
+from tests.contracts.outside import (
+    ClockContract,
+    DirectoryContract,
+    EntropyContract,
+    HooksContract,
+    VaultContract,
+)
+from tests.contracts.postgres import OnPostgres, on_postgres
+from tests.contracts.queue import QueueContract
+from tests.contracts.store import ReceiveInTurn, StoreContract
+
+
+@pytest.fixture(scope="module")
+async def harness(settings: Settings) -> AsyncIterator[OnPostgres]:
+    async with on_postgres(settings) as harness:
+        yield harness
+
+
+@pytest.fixture
+async def shop(harness: OnPostgres) -> AsyncIterator[Harness]:
+    async with harness as shop:
+        yield shop
+
+
+@pytest.fixture
+async def impatient(settings: Settings) -> AsyncIterator[Harness]:
+    """A shop on connections that wait for no lock for long."""
+    url = f"{settings.database_url}&options=-c%20lock_timeout%3D200ms"
+    impatient = msgspec.structs.replace(settings, database_url=url)
+    async with on_postgres(impatient) as harness, harness as shop:
+        yield shop
+
+
+class TestPostgresStore(StoreContract):
+    async def test_a_deadlock_is_real_and_resolved_by_running_one_again(self, shop: Harness) -> None:
+        """Opposite orders of locking: three attempts for two commands, or it was no deadlock."""
+        one, other = await shop.product("One"), await shop.product("Other")
+        tries = iter(range(9))
+        await asyncio.gather(
+            shop.execute(ReceiveInTurn(first=one.id, second=other.id, tries=tries)),
+            shop.execute(ReceiveInTurn(first=other.id, second=one.id, tries=tries)),
+        )
+        assert next(tries) == 3
+
+
+class TestPostgresFinders(FinderContract): ...
+
+
+class TestPostgresDirectory(DirectoryContract): ...
+
+
+class TestPostgresQueue(QueueContract): ...
+
+
+class TestSystemClock(ClockContract):
+    @pytest.fixture
+    def clock(self) -> SystemClock:
+        return SystemClock()
+
+
+class TestSystemEntropy(EntropyContract):
+    @pytest.fixture
+    def clock(self) -> SystemClock:
+        return SystemClock()
+
+    @pytest.fixture
+    def entropy(self) -> SystemEntropy:
+        return SystemEntropy()
+
+
+def _key() -> Secret:
+    return Secret(Fernet.generate_key().decode())
+
+
+class TestFernetVault(VaultContract):
+    @pytest.fixture
+    def vault(self) -> FernetVault:
+        return FernetVault([_key()])
+
+    @pytest.fixture
+    def another_vault(self) -> FernetVault:
+        return FernetVault([_key()])
+
+    async def test_a_ring_opens_with_any_of_its_keys_and_seals_with_the_first(self) -> None:
+        old, new = _key(), _key()
+        sealed = FernetVault([old]).seal(Secret("whsec_topsecret"))
+        ring = FernetVault([new, old])
+        assert ring.open(sealed).reveal() == "whsec_topsecret"
+        assert FernetVault([new]).open(ring.seal(Secret("fresh"))).reveal() == "fresh"
+
+
+class HttpReceiver:
+    """A receiver on a socket of this machine."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.received: Sequence[tuple[Mapping[str, str], bytes]] = []
+        self.answers(200)
+
+    def answers(self, status: int, body: str = "", **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._answer: Any = lambda: web.Response(status=status, text=body or None, headers=named)
+
+    def hangs_up(self) -> None:
+        self._answer = lambda: None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.received = [*self.received, (request.headers, await request.read())]
+        answer: web.StreamResponse | None = self._answer()
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+
+class TestHttpHooks(HooksContract):
+    @pytest.fixture
+    async def hooks(self) -> AsyncIterator[HttpHooks]:
+        hooks = HttpHooks(production=False)
+        yield hooks
+        await hooks.close()
+
+    @pytest.fixture
+    async def receiver(self) -> AsyncIterator[HttpReceiver]:
+        receiver = HttpReceiver()
+        app = web.Application()
+        app.router.add_post("/hook", receiver.handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        receiver.url = f"http://{host}:{port}/hook"
+        yield receiver
+        await runner.cleanup()
+
+    @pytest.fixture
+    async def raw(self) -> AsyncIterator["RawReceiver"]:
+        raw = RawReceiver()
+        server = await asyncio.start_server(raw.handle, "127.0.0.1", 0)
+        raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        yield raw
+        raw.go_on.set()
+        server.close()
+        await server.wait_closed()
+
+    async def test_ten_seconds_is_what_an_attempt_may_take(self) -> None:
+        assert ATTEMPT_TIMEOUT_S == 10
+
+    async def test_a_receiver_that_is_silent_is_given_up_on(
+        self, hooks: HttpHooks, raw: "RawReceiver", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outgoing, "ATTEMPT_TIMEOUT_S", 0.2)
+        reply = await hooks.post(raw.url, headers={}, body=b"{}")
+        assert (reply.status, reply.error) == (None, "no answer within 0.2 s")
+
+    async def test_a_receiver_that_dribbles_is_given_up_on(
+        self, hooks: HttpHooks, raw: "RawReceiver", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The time is for all of it, not for each piece."""
+        monkeypatch.setattr(outgoing, "ATTEMPT_TIMEOUT_S", 0.4)
+        raw.parts = [b"H", b"T", b"T", b"P", b"/", b"1", b".", b"1", b" ", b"2", b"0", b"0"]
+        reply = await hooks.post(raw.url, headers={}, body=b"{}")
+        assert (reply.status, reply.error) == (None, "no answer within 0.4 s")
+
+    async def test_an_answer_in_pieces_is_read_to_its_end(self, hooks: HttpHooks, raw: "RawReceiver") -> None:
+        raw.parts = [b"HTTP/1.1 500 No\r\ncontent-length: 6\r\n\r\none", b"two"]
+        reply = await hooks.post(raw.url, headers={}, body=b"{}")
+        assert (reply.status, reply.body) == (500, "onetwo")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"\x00\xff\xfe nonsense\r\n\r\n",
+            b"HTTP/1.1 999999 what\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort",
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+            b"HTTP/1.1 200 OK\r\nserver: \xff\xfe\r\ncontent-length: 2\r\n\r\n\xff\x00",
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=nonsense\r\ncontent-length: 2\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nx-long: " + b"a" * 20_000 + b"\r\n\r\n",
+        ],
+    )
+    async def test_nonsense_becomes_a_reply_that_can_be_stored(
+        self, hooks: HttpHooks, raw: "RawReceiver", answer: bytes
+    ) -> None:
+        raw.parts = [answer]
+        raw.go_on.set()
+        reply = await hooks.post(raw.url, headers={}, body=b"{}")
+        stored = msgspec.json.encode(reply)
+        assert b"\\u0000" not in stored
+        assert (reply.status is None) == bool(reply.error)
+        assert len(reply.error) <= 500
+
+    async def test_a_closed_port_and_an_unknown_name_are_replies(self, hooks: HttpHooks) -> None:
+        for url in ("http://127.0.0.1:1/", "http://no-such-name.localhost.:1/", "https://no-such.invalid/"):
+            reply = await hooks.post(url, headers={}, body=b"{}")
+            assert reply.status is None
+            assert reply.error
+
+    async def test_production_sends_nothing_to_this_machine(self, receiver: HttpReceiver) -> None:
+        hooks = HttpHooks(production=True)
+        reply = await hooks.post(receiver.url, headers={}, body=b"{}")
+        assert reply.status is None
+        assert reply.error
+        assert receiver.received == []
+        await hooks.close()
+
+
+class RawReceiver:
+    """A receiver that says what it likes, a part at a time, and then nothing more until told."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.parts: list[bytes] = []
+        self.go_on = asyncio.Event()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        for part in self.parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        await self.go_on.wait()
+        writer.close()
+
+
+class TestInProcessLimiter(RateLimiterContract):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    @pytest.fixture
+    def advance(self, clock: MovedClock) -> Advance:
+        return clock.advance
+
+    @pytest.fixture
+    def limiter(self, clock: MovedClock) -> InProcessLimiter:
+        return InProcessLimiter(clock)

@@ -1,0 +1,158 @@
+"""The command line as far as it goes without a database: what it understands, and what it explains."""
+
+import shlex
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from distribu import amount
+from distribu.application.access import CreateApiKey
+from distribu.application.catalog import CreateProduct, EditProduct
+from distribu.application.kernel import Command, Process, Query, Request
+from distribu.application.ordering import PlaceOrder
+from distribu.domain.access import Permission
+from distribu.domain.errors import Invalid, Refused
+from distribu.domain.ordering import QUANTITY_MAX
+from distribu.entrypoints import asking, cli
+
+ID = "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command minds SIGTERM; the test run is to mind it as before."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli.main, words, env={"NO_COLOR": "1", "COLUMNS": "400"})
+
+
+def complaint(*words: str) -> str:
+    done = run(*words)
+    assert (done.exit_code, done.stdout) == (cli.NOT_UNDERSTOOD, "")
+    return " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_what_is_not_understood_is_explained() -> None:
+    assert "Did you mean PlaceOrder?" in complaint("do", "PlaceOder", "--company", "acme")
+    unknown = complaint("do", "CreateProduct", "nam=x", "--company", "acme")
+    assert "Did you mean name? There are: name, price, sku" in unknown
+    assert "--company SLUG" in complaint("do", "ListProducts")
+    assert "field=value" in complaint("do", "ListProducts", "limit", "--company", "acme")
+    assert "given twice" in complaint("do", "ListProducts", "limit=1", "limit=2", "--company", "acme")
+    assert "name=value" in complaint("audit", "record", "x.y", "alone", "--company", "acme")
+    assert "products:rea" in complaint(
+        "api-key", "create", "--company", "acme", "--name", "x", "--scope", "products:rea"
+    )
+    assert "no date or time" in complaint("audit", "list", "--company", "acme", "--since", "yesterday")
+    assert "--url and --key" in complaint("demo", "--url", "http://127.0.0.1:1")
+    assert "no-such-file" in complaint("demo", "--orders", "no-such-file")
+
+
+def test_help_teaches() -> None:
+    assert "Exit codes: 0 done" in run("--help").stdout
+    listed = run("do", "--help")
+    assert listed.exit_code == 0
+    assert "  PlaceOrder\n" in listed.stdout
+    assert run("do").exit_code == cli.NOT_UNDERSTOOD
+    told = run("do", "PlaceOrder", "--help")
+    assert told.exit_code == 0
+    assert "poNumber" in told.stdout
+    assert "distribu do PlaceOrder --company demo customerId=" in told.stdout
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    for one in group.commands.values():
+        if isinstance(one, click.Group):
+            yield from commands(one)
+        else:
+            yield one
+
+
+def test_every_command_has_json_and_an_example_that_it_understands() -> None:
+    found = list(commands(cli.main))
+    assert len(found) > 12
+    for command in found:
+        assert any("--json" in option.opts for option in command.params), command.name
+        _, _, example = (command.help or "").partition("Example: distribu ")
+        words = shlex.split(example.splitlines()[0])
+        at: click.Command = cli.main
+        while isinstance(at, click.Group):
+            at = at.commands[words.pop(0)]
+        assert at is command
+        params = {option for param in at.params for option in param.opts}
+        assert {word for word in words if word.startswith("--")} <= params
+
+
+@pytest.mark.parametrize("name", asking.requests())
+def test_every_request_is_explained_by_an_example_that_it_understands(name: str) -> None:
+    kind = asking.requests()[name]
+    example = shlex.split(asking.explained(kind).splitlines()[-1])
+    assert example[:3] == ["distribu", "do", name]
+    words = example[3:] if kind.founds else example[5:]
+    assert type(asking.asked(kind, words)) is kind
+
+
+def test_every_request_there_is_can_be_asked() -> None:
+    def below(kind: type[Any]) -> Iterator[type[Any]]:
+        one: type[Any]
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    ours = {one for one in below(Request) if one.__module__.startswith("distribu.application.")}
+    assert set(asking.requests().values()) == ours - {Query, Command, Process}
+
+
+def test_words_become_the_types_of_their_fields() -> None:
+    made = asking.asked(
+        CreateProduct, ["name=007", "price=18.40", "sku:=null", "stock=5", "is_active=false", "unit=1e3"]
+    )
+    assert made == CreateProduct(name="007", price=amount("18.40"), stock=5, is_active=False, unit="1e3")
+    key = asking.asked(
+        CreateApiKey, ["name=x", "scopes=products:read,orders:read", "expiresAt=2999-01-31T00:00:00Z"]
+    )
+    assert isinstance(key, CreateApiKey)
+    assert key.scopes == (Permission.PRODUCTS_READ, Permission.ORDERS_READ)
+    assert key.expires_at == datetime(2999, 1, 31, tzinfo=UTC)
+    edited = asking.asked(EditProduct, [f"productId={ID}", "name=a=b"])
+    assert edited.given() == {"product_id": ID, "name": "a=b", "version": None}
+
+
+def test_words_that_do_not_fit_are_refused_by_field() -> None:
+    def wrong(kind: type[Request[Any]], *words: str) -> dict[str, str]:
+        with pytest.raises(Invalid) as refused:
+            asking.asked(kind, words)
+        return refused.value.fields
+
+    assert set(wrong(PlaceOrder, "items=nothing")) == {"items", "customerId"}
+    assert set(wrong(CreateProduct, "name=x", "price=1.234")) == {"price"}
+    assert set(wrong(CreateProduct, "name=x", "price=1e999999999999999999999")) == {"price"}
+    assert set(wrong(CreateProduct, "name=x", "price=NaN")) == {"price"}
+    assert set(wrong(CreateProduct, "name=x", "price=1", "stock=1.5")) == {"stock"}
+    assert set(wrong(CreateProduct, "name=", "price=1")) == {"name"}
+    items = f'items=[{{"productId":"{ID}","quantity":{QUANTITY_MAX + 1}}}]'
+    assert set(wrong(PlaceOrder, f"customerId={ID}", items)) == {"items[0].quantity"}
+
+
+def test_every_kind_of_refusal_has_an_exit_code_of_its_own() -> None:
+    def below(kind: type[Refused]) -> Iterator[type[Refused]]:
+        yield kind
+        for one in kind.__subclasses__():
+            yield from below(one)
+
+    own = {kind for kind in below(Refused) if kind.__module__ == Refused.__module__}
+    assert set(cli.EXIT) == own
+    assert len(set(cli.EXIT.values())) == len(cli.EXIT)
+    assert not set(cli.EXIT.values()) & {0, 1, cli.NOT_UNDERSTOOD, cli.CANNOT_START}
+    for code in cli.EXIT.values():
+        assert f"\n{code} " in (cli.__doc__ or "")
+        assert f" {code} " in (cli.main.epilog or "")

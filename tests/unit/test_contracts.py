@@ -1,0 +1,122 @@
+"""The contracts on the twins."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from distribu import Harness
+from distribu.adapters.limiter import InProcessLimiter
+from distribu.adapters.memory.store import MemoryStore
+from distribu.adapters.memory.twins import GlassVault, MovedClock, Receivers, SeededEntropy, silence
+from distribu.application.ports import Reply
+from tests.contracts.finders import FinderContract
+from tests.contracts.limiting import Advance, RateLimiterContract
+from tests.contracts.outside import (
+    ClockContract,
+    DirectoryContract,
+    EntropyContract,
+    HooksContract,
+    VaultContract,
+)
+from tests.contracts.queue import QueueContract
+from tests.contracts.store import StoreContract
+
+
+@pytest.fixture
+async def impatient(shop: Harness) -> Harness:
+    """A shop on a store that waits for nobody for long."""
+    store = shop.distribu.ports.store
+    assert isinstance(store, MemoryStore)
+    store.wait_s = 0.05
+    return shop
+
+
+class TestMemoryStore(StoreContract): ...
+
+
+class TestMemoryFinders(FinderContract): ...
+
+
+class TestMemoryDirectory(DirectoryContract): ...
+
+
+class TestMemoryQueue(QueueContract): ...
+
+
+class TestMovedClock(ClockContract):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    async def test_it_stands_still_until_it_is_moved(self, clock: MovedClock) -> None:
+        before = clock.now()
+        assert clock.now() == before
+        assert (clock.advance(hours=1, milliseconds=1.5) - before).total_seconds() == 3600.001
+
+
+class TestSeededEntropy(EntropyContract):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    @pytest.fixture
+    def entropy(self, clock: MovedClock) -> SeededEntropy:
+        return SeededEntropy(clock)
+
+    async def test_it_repeats_itself(self, clock: MovedClock) -> None:
+        one, other = SeededEntropy(clock), SeededEntropy(clock)
+        assert [one.uuid(), one.bytes(8)] == [other.uuid(), other.bytes(8)]
+
+
+class TestGlassVault(VaultContract):
+    @pytest.fixture
+    def vault(self) -> GlassVault:
+        return GlassVault()
+
+    @pytest.fixture
+    def another_vault(self) -> GlassVault:
+        return GlassVault()
+
+
+class TwinReceiver:
+    """A receiver as the twin plays it."""
+
+    url = "http://localhost:9000/hook"
+
+    def __init__(self, receivers: Receivers) -> None:
+        self.receivers = receivers
+
+    @property
+    def received(self) -> Sequence[tuple[Mapping[str, str], bytes]]:
+        return [(one.headers, one.body) for one in self.receivers.received]
+
+    def answers(self, status: int, body: str = "", **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.receivers.answer = lambda _: Reply(status, named, body, "")
+
+    def hangs_up(self) -> None:
+        self.receivers.answer = silence
+
+
+class TestReceivers(HooksContract):
+    @pytest.fixture
+    def hooks(self) -> Receivers:
+        return Receivers()
+
+    @pytest.fixture
+    def receiver(self, hooks: Receivers) -> TwinReceiver:
+        return TwinReceiver(hooks)
+
+
+class TestInProcessLimiter(RateLimiterContract):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    @pytest.fixture
+    def advance(self, clock: MovedClock) -> Advance:
+        return clock.advance
+
+    @pytest.fixture
+    def limiter(self, clock: MovedClock) -> InProcessLimiter:
+        return InProcessLimiter(clock)

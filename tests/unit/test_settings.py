@@ -1,0 +1,289 @@
+"""What can be set, and what is refused: all at once, and without a word of a secret."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.fernet import Fernet
+
+from distribu import Settings, SettingsUnusable, load
+from distribu.settings import Environment
+
+KEY = Fernet.generate_key().decode()
+SAFE = {
+    "DISTRIBU_ENV": "production",
+    "DISTRIBU_DATABASE_URL": "postgresql://app:Xk29-long@db.example/distribu?sslmode=require",
+    "DISTRIBU_VAULT_KEYS": KEY,
+    "DISTRIBU_REDIS_URL": "rediss://cache.example",
+}
+
+
+def problems(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsUnusable) as refused:
+        load(environ)
+    return refused.value.problems
+
+
+def test_nothing_has_to_be_set() -> None:
+    settings = load({})
+    assert settings.env is Environment.DEVELOPMENT
+    assert (settings.host, settings.port, settings.database_url) == ("127.0.0.1", 8000, None)
+
+
+def test_the_environment_is_ours_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTRIBU_PORT", "8123")
+    assert load().port == 8123
+
+
+def test_everything_can_be_set(tmp_path: Path) -> None:
+    settings = load(
+        {
+            **SAFE,
+            "DISTRIBU_HOST": "0.0.0.0",
+            "DISTRIBU_PORT": "0",
+            "DISTRIBU_DATA_DIR": str(tmp_path),
+            "DISTRIBU_DATABASE_POOL": "20",
+            "DISTRIBU_DATABASE_PREPARE": "false",
+            "DISTRIBU_WORKER_CONCURRENCY": "8",
+            "DISTRIBU_OWNER_DATABASE_URL": "postgresql://owner:Xk29-long@db.example/distribu?sslmode=verify-full",
+            "DISTRIBU_QUEUE_DATABASE_URL": "postgresql://q:Xk29-long@db.example/distribu?sslmode=verify-ca",
+        }
+    )
+    assert settings.production
+    assert (settings.host, settings.port, settings.database_pool) == ("0.0.0.0", 0, 20)
+    assert settings.database_prepare is False
+    assert settings.data_path == tmp_path
+    assert [key.reveal() for key in settings.vault_ring()] == [KEY]
+
+
+def test_what_is_empty_is_not_set(tmp_path: Path) -> None:
+    assert load({"DISTRIBU_PORT": "", "DISTRIBU_VAULT_KEYS_FILE": "", "OTHER": "x"}).port == 8000
+    port = tmp_path / "port"
+    port.write_text("8123")
+    assert load({"DISTRIBU_PORT": "", "DISTRIBU_PORT_FILE": str(port)}).port == 8123
+
+
+def test_a_file_can_hold_it(tmp_path: Path) -> None:
+    kept = tmp_path / "key"
+    kept.write_text(f"  {KEY}\n")
+    settings = load({"DISTRIBU_VAULT_KEYS_FILE": str(kept)})
+    assert [key.reveal() for key in settings.vault_ring()] == [KEY]
+
+
+def test_a_file_and_a_value_are_one_too_many(tmp_path: Path) -> None:
+    kept = tmp_path / "port"
+    kept.write_text("1")
+    said = problems({"DISTRIBU_PORT": "2", "DISTRIBU_PORT_FILE": str(kept)})
+    assert said == ["DISTRIBU_PORT_FILE and DISTRIBU_PORT are both set"]
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["absent", "no text"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    kept = tmp_path / "key"
+    if content is not None:
+        kept.write_bytes(content)
+    (said,) = problems({"DISTRIBU_VAULT_KEYS_FILE": str(kept)})
+    assert said.startswith("DISTRIBU_VAULT_KEYS_FILE: ")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (said,) = problems({"DISTRIBU_PORT_FILE": str(tmp_path)})
+    assert said == "DISTRIBU_PORT_FILE: Is a directory"
+
+
+def test_a_secret_given_for_a_file_is_not_repeated() -> None:
+    for secret in (KEY, "x" * 5000, "nul\0nul"):
+        (said,) = problems({"DISTRIBU_VAULT_KEYS_FILE": secret})
+        assert secret not in said
+
+
+def test_what_is_no_setting() -> None:
+    said = problems({"DISTRIBU_PROT": "1", "DISTRIBU_PROT_FILE": "/x", "DISTRIBU_": "x"})
+    assert said == [
+        "DISTRIBU_ is no setting of Distribu",
+        "DISTRIBU_PROT is no setting of Distribu",
+        "DISTRIBU_PROT_FILE is no setting of Distribu",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "many"),
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("PORT", "80.5"),
+        ("HOST", "x" * 256),
+        ("DATABASE_POOL", "0"),
+        ("DATABASE_POOL", "1" + "0" * 30),
+        ("DATABASE_PREPARE", "maybe"),
+        ("ENV", "staging"),
+        ("WORKER_CONCURRENCY", "0"),
+        ("DATABASE_URL", "mysql://db"),
+        ("DATABASE_URL", "postgresql:db"),
+        ("DATABASE_URL", "host=db"),
+        ("DATABASE_URL", "postgresql://[::1/db"),
+        ("OWNER_DATABASE_URL", "http://db"),
+        ("QUEUE_DATABASE_URL", "db"),
+        ("REDIS_URL", "http://cache"),
+        ("REDIS_URL", "redis://[cache"),
+        ("VAULT_KEYS", "short"),
+        ("VAULT_KEYS", ","),
+        ("VAULT_KEYS", f"{KEY},short"),
+        ("VAULT_KEYS", "schlüssel"),
+    ],
+)
+def test_what_cannot_be_used_is_named(name: str, value: str) -> None:
+    (said,) = problems({f"DISTRIBU_{name}": value})
+    assert said.startswith(f"DISTRIBU_{name}")
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    said = problems(
+        {
+            "DISTRIBU_PORT": "many",
+            "DISTRIBU_ENV": "production",
+            "DISTRIBU_NOTHING": "1",
+            "DISTRIBU_DATABASE_URL": "mysql://db",
+            "DISTRIBU_VAULT_KEYS": "short",
+        }
+    )
+    assert [line.split()[0].rstrip(":") for line in said] == [
+        "DISTRIBU_NOTHING",
+        "DISTRIBU_PORT",
+        "DISTRIBU_DATABASE_URL",
+        "DISTRIBU_VAULT_KEYS",
+        "DISTRIBU_DATABASE_URL",
+        "DISTRIBU_DATABASE_URL",
+        "DISTRIBU_VAULT_KEYS",
+        "DISTRIBU_REDIS_URL",
+    ]
+    assert str(SettingsUnusable(said)).count("\n") == len(said)
+
+
+# --- production ------------------------------------------------------------------------------
+
+
+def test_production_takes_what_is_safe() -> None:
+    assert load(SAFE).production
+
+
+def test_production_refuses_to_start_on_nothing() -> None:
+    assert problems({"DISTRIBU_ENV": "production"}) == [
+        "DISTRIBU_DATABASE_URL is required in production",
+        "DISTRIBU_VAULT_KEYS is required in production",
+        "DISTRIBU_REDIS_URL is required in production",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:Xk29-long@db.example/distribu",
+        "postgresql://app:Xk29-long@db.example/distribu?sslmode=prefer",
+        "postgresql://app:Xk29-long@db.example/distribu?sslmode=allow",
+        "postgresql://app:Xk29-long@db.example/distribu?sslmode=disable",
+        "postgresql://app:Xk29-long@db.example/distribu?sslmode=require&sslmode=disable",
+        "postgresql://app:Xk29-long@127.0.0.1/distribu",
+        "postgresql://app:Xk29-long@/distribu?host=db.example",
+        "postgresql://app:Xk29-long@/distribu?host=/run/postgresql,db.example",
+        "postgresql://app:Xk29-long@%2Frun%2Fpostgresql:5432,db.example:5432/distribu",
+        "postgresql://app:Xk29-long@/distribu?hostaddr=192.0.2.1",
+        "postgresql://app:Xk29-long@/distribu?service=elsewhere",
+    ],
+)
+def test_production_speaks_to_its_database_over_tls(url: str) -> None:
+    (said,) = problems(SAFE | {"DISTRIBU_DATABASE_URL": url})
+    assert said == "DISTRIBU_DATABASE_URL must use TLS in production (sslmode=require) or a socket"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///distribu",
+        "postgresql://app@/distribu?host=/run/postgresql",
+        "postgresql://app@%2Frun%2Fpostgresql/distribu",
+        "postgres://app:Xk29-long@db.example/distribu?sslmode=verify-full",
+    ],
+)
+def test_a_local_socket_needs_no_tls_and_no_password(url: str) -> None:
+    assert load(SAFE | {"DISTRIBU_DATABASE_URL": url}).database_url == url
+
+
+@pytest.mark.parametrize("password", ["", ":", ":postgres", ":password", ":distribu", ":changeme", ":secret"])
+def test_production_takes_no_default_password(password: str) -> None:
+    for name in ("DATABASE_URL", "OWNER_DATABASE_URL", "QUEUE_DATABASE_URL"):
+        url = f"postgresql://app{password}@db.example/distribu?sslmode=require"
+        (said,) = problems(SAFE | {f"DISTRIBU_{name}": url})
+        assert said == f"DISTRIBU_{name} has no password, or a default one"
+
+
+def test_production_takes_no_key_that_anybody_could_guess() -> None:
+    (said,) = problems(SAFE | {"DISTRIBU_VAULT_KEYS": "A" * 43 + "="})
+    assert said == "DISTRIBU_VAULT_KEYS holds a key that anybody could guess"
+
+
+# --- secrets ---------------------------------------------------------------------------------
+
+SECRETS = {
+    "DISTRIBU_DATABASE_URL": "postgresql://app:hunter2@[::1/db",
+    "DISTRIBU_OWNER_DATABASE_URL": "mysql://app:hunter2@db",
+    "DISTRIBU_QUEUE_DATABASE_URL": "postgresql://app:hunter2@exa\u2100mple/db",
+    "DISTRIBU_REDIS_URL": "http://:hunter2@cache",
+    "DISTRIBU_VAULT_KEYS": "hunter2",
+}
+
+
+def test_no_error_repeats_a_secret() -> None:
+    with pytest.raises(SettingsUnusable) as refused:
+        load(SECRETS)
+    assert len(refused.value.problems) == len(SECRETS)
+    for shown in (str(refused.value), repr(refused.value), repr(refused.value.problems)):
+        assert "hunter2" not in shown
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    settings = load(SAFE)
+    for shown in (repr(settings), str(settings), f"{settings}"):
+        assert "Xk29-long" not in shown
+        assert KEY not in shown
+        assert "cache.example" not in shown
+        assert "port=8000" in shown
+    assert repr(settings.vault_ring()) == "[Secret('...')]"
+
+
+def test_whatever_can_hold_a_secret_is_hidden() -> None:
+    telling = {"url", "key", "keys", "secret", "password", "token"}
+    names = [one.name for one in msgspec.structs.fields(Settings)]
+    secret: dict[str, Any] = {name: "hunter2" for name in names if name.rpartition("_")[2] in telling}
+    assert len(secret) >= 5
+    strings = {name: value for name, value in secret.items() if "limit" not in name}
+    assert "hunter2" not in repr(Settings(**strings))
+
+
+# --- the key of a development machine --------------------------------------------------------
+
+
+def test_a_development_machine_makes_its_own_key_and_keeps_it(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path / "new"))
+    (key,) = settings.vault_ring()
+    Fernet(key.reveal())
+    assert settings.vault_ring() == [key]
+    kept = tmp_path / "new" / "vault-key"
+    assert kept.stat().st_mode & 0o077 == 0
+    assert [one.name for one in kept.parent.iterdir()] == ["vault-key"]
+
+
+def test_fingerprints_are_keyed_by_the_newest_key() -> None:
+    other = Fernet.generate_key().decode()
+    first = Settings(vault_keys=KEY).fingerprint_key()
+    assert first == Settings(vault_keys=f"{KEY},{other}").fingerprint_key()
+    assert first != Settings(vault_keys=other).fingerprint_key()
+    assert KEY.encode() not in first
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for one in msgspec.structs.fields(Settings):
+        (meta,) = one.type.__metadata__
+        assert meta.description, one.name
