@@ -82,6 +82,7 @@ READ_SCOPES: Final = tuple(scope for scope in SCOPES if scope.value.endswith(":r
 def kinds(cls: type) -> set[type]:
     """Every request there is in the application."""
     found: set[type] = set()
+    below: type
     for below in cls.__subclasses__():
         found |= {below} | kinds(below)
     contexts = {module.__name__ for module in (access, audit, catalog, customers, ordering, team, webhooks)}
