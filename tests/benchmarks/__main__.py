@@ -152,11 +152,13 @@ def run(bench: Bench, say: Callable[[str], None]) -> None:
         idle = load(port=port, connections=1, requests=bench.orders(), seconds=bench.seconds(4), pause_s=0.01)
         memory = memory_mib(pid)
     say("orders with the worker beside")
-    with bench.serving() as (pid, port, _), bench.counting(pid) as done:
-        done.update(
-            load(port=port, connections=CONNECTIONS, requests=bench.orders(), seconds=bench.seconds(6))
-        )
+    with bench.serving() as (pid, port, _):
+        plan: dict[str, Any] = {"port": port, "connections": CONNECTIONS, "requests": bench.orders()}
+        load(**plan, seconds=max(0.4, bench.seconds(1)))
         _wait_for_relay(bench.settings)
+        with bench.counting(pid) as done:
+            done.update(load(**plan, seconds=bench.seconds(6)))
+            _wait_for_relay(bench.settings)
     bench.spent["worked"] = done["spent"]
     bench.found = figures(bench.spent, bench.shelf, idle, memory, cold_s)
 

@@ -83,7 +83,8 @@ def kinds(cls: type) -> set[type]:
     """Every request there is in the application."""
     found: set[type] = set()
     below: type
-    for below in cls.__subclasses__():
+    subclasses: list[type] = cls.__subclasses__()
+    for below in subclasses:
         found |= {below} | kinds(below)
     contexts = {module.__name__ for module in (access, audit, catalog, customers, ordering, team, webhooks)}
     return {cls for cls in found if cls.__module__ in contexts}
