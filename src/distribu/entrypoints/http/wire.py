@@ -94,6 +94,8 @@ class _Plan:
     path: Mapping[str, str]
     if_match: str | None
     body: frozenset[str]
+    amounts: frozenset[str]
+    whole: bool
     decode: Callable[[bytes], Any]
 
 
@@ -104,7 +106,7 @@ def plan(request: type[Request[Any]]) -> _Plan:
     if not isinstance(info, inspect.StructType):
         raise Bug(f"{request.__name__} is no struct")
     path: dict[str, str] = {}
-    body = set()
+    body, amounts = set(), set()
     if_match = None
     for item in info.fields:
         where = _extra(item.type).get("in")
@@ -114,17 +116,29 @@ def plan(request: type[Request[Any]]) -> _Plan:
             if_match = item.encode_name
         else:
             body.add(item.encode_name)
-    whole = not path and if_match is None
+            if _is_decimal(item.type):
+                amounts.add(item.encode_name)
+    whole = not path and if_match is None and not amounts
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
         request if whole else dict[str, Any], float_hook=decimal_of
     )
-    return _Plan(path, if_match, frozenset(body), decoder.decode)
+    return _Plan(path, if_match, frozenset(body), frozenset(amounts), whole, decoder.decode)
 
 
 def _extra(info: inspect.Type) -> dict[str, Any]:
     if isinstance(info, inspect.UnionType):
         return {key: value for one in info.types for key, value in _extra(one).items()}
     return (info.extra or {}) if isinstance(info, inspect.Metadata) else {}
+
+
+def _is_decimal(info: inspect.Type) -> bool:
+    match info:
+        case inspect.Metadata(type=inner):
+            return _is_decimal(inner)
+        case inspect.UnionType(types=types):
+            return any(map(_is_decimal, types))
+        case _:
+            return isinstance(info, inspect.DecimalType)
 
 
 async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
@@ -144,7 +158,7 @@ async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
         if route.method == "DELETE":
             return _converted(route.request, values)
         body = await _body(http)
-        if not known.path and known.if_match is None:
+        if known.whole:
             found: Request[Any] = known.decode(body)
             return found
         given = known.decode(body) if known.body else {}
@@ -153,6 +167,9 @@ async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
         if unknown := given.keys() - known.body:
             wrong = {name: route.instead.get(name, "is no field of this") for name in sorted(unknown)[:20]}
             raise Invalid("invalid_request", fields=wrong)
+        # msgspec reads decimals from text too, and Decimal takes "1_0" and " 5 ".
+        if texts := [name for name in known.amounts if isinstance(given.get(name), str)]:
+            raise Invalid("invalid_request", fields=dict.fromkeys(sorted(texts), "must be a number"))
         return _converted(route.request, values | given)
     except msgspec.ValidationError as error:
         raise Invalid("invalid_request", fields=_where(str(error))) from None
