@@ -418,5 +418,6 @@ def _stumbling(url: str) -> Iterator[tuple[str, list[str]]]:
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.close()

@@ -269,8 +269,8 @@ async def test_one_connection_used_for_two_companies_leaks_nothing(settings: Set
                 assert await tx.webhooks.count() == 1
         async with store.begin(scope_of(stranger)) as tx:
             await write(tx, stranger, new_product(stranger))
-        async with store.pool.connection() as connection:
-            left = await connection.execute(
+        async with store.line() as line:
+            left = await line.connection.execute(
                 "SELECT nullif(current_setting('app.company_id', true), ''),"
                 " nullif(current_setting('app.customer_id', true), ''),"
                 " current_setting('transaction_read_only')"

@@ -136,7 +136,7 @@ MISTAKES = (
         "a revoked key still opens",
         (
             Change(
-                f"{ADAPTERS}/postgres/store.py", ".values(revoked=sa.true())", ".values(revoked=sa.false())"
+                f"{ADAPTERS}/postgres/writing.py", ".values(revoked=sa.true())", ".values(revoked=sa.false())"
             ),
         ),
         "tests/integration",
@@ -248,7 +248,7 @@ MISTAKES = (
     ),
     Mistake(
         "numbers begin with a gap",
-        (Change(f"{ADAPTERS}/postgres/store.py", "last=FIRST_NUMBER - 1", "last=FIRST_NUMBER"),),
+        (Change(f"{ADAPTERS}/postgres/writing.py", "last=FIRST_NUMBER - 1", "last=FIRST_NUMBER"),),
         REAL,
         "number or counts",
     ),
@@ -314,7 +314,7 @@ MISTAKES = (
     ),
     Mistake(
         "events are not put into the outbox",
-        (Change(f"{ADAPTERS}/postgres/store.py", "    if messages:\n", "    if not records:\n"),),
+        (Change(f"{ADAPTERS}/postgres/writing.py", "    if messages:\n", "    if not records:\n"),),
         REAL,
         "filled_in or moved_once or event",
     ),

@@ -45,10 +45,9 @@ class Uuid7:
             stamp, count = self._last, self._count
         # 48 bits of time, version, 12 bits of counter, variant, 14 bits of counter, 48 random bits
         high, low = count >> 14, count & 0x3FFF
-        return (
-            f"{stamp >> 16:08x}-{stamp & 0xFFFF:04x}-{0x7000 | high:04x}"
-            f"-{0x8000 | low:04x}-{drawn & 0xFFFF_FFFF_FFFF:012x}"
-        )
+        tail = (0x7000 | high) << 64 | (0x8000 | low) << 48 | drawn & 0xFFFF_FFFF_FFFF
+        text = f"{stamp << 80 | tail:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class SystemEntropy:

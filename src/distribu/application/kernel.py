@@ -256,7 +256,8 @@ class Distribu:
     async def execute(self, actor: Actor, request: Request[R]) -> R:
         """Run a request as an actor and return its result, committed.
 
-        Raises `Refused` and its kinds; then nothing was changed.
+        Raises `Refused` and its kinds; then nothing was changed. Raises `InDoubt` when the database was
+        lost while it was committing.
         """
         actor = self._admitted(actor, request)
         if isinstance(request, Query):
@@ -336,16 +337,17 @@ class Distribu:
         """What the changes of a command say to the audit log, and through it to the world."""
         entropy = self.ports.entropy
         person = Person(id=entropy.uuid(), salt=entropy.bytes(16), label=work.actor.label, ip=work.actor.ip)
+        digest, at = person.digest, views.time(work.now)
         records = []
         for event, entity, wire in _told(work.changes):
             messages = tuple(Message(entropy.uuid(), name, payload) for name, payload in wire)
             what = (event.name, type(entity).__name__, entity.id, dict(event.details()))
-            records.append(_record(entropy.uuid(), work, person, event, *what, messages))
+            records.append(_record(entropy.uuid(), work, person, digest, at, event, *what, messages))
         for entry in work.entries:
             told = dict(entry.details())
             action = f"{entry.name}.{told['action']}"
             what = (action, told["entity_type"], told["entity_id"], told["metadata"])
-            records.append(_record(entropy.uuid(), work, person, entry, *what, ()))
+            records.append(_record(entropy.uuid(), work, person, digest, at, entry, *what, ()))
         return records
 
 
@@ -369,6 +371,8 @@ def _record(
     id: str,
     work: Work,
     person: Person,
+    digest: str,
+    at: str,
     event: Event,
     action: str,
     entity_type: str,
@@ -380,13 +384,13 @@ def _record(
         v=FORMAT,
         id=id,
         company_id=work.company_id,
-        at=views.time(work.now),
+        at=at,
         actor_type=work.actor.kind,
         actor_id=work.actor.id,
         action=action,
         entity_type=entity_type,
         entity_id=entity_id,
-        person=person.digest,
+        person=digest,
         metadata=_bounded(metadata),
     )
     return NewRecord(

@@ -322,7 +322,7 @@ class Tx(Finders, Protocol):
 
         Returns the number given to the one new `Numbered` entity among the changes, filled in for
         `NUMBER_TO_COME` wherever it stands. A broken constraint is a `Refused`, by its name. Raises
-        `Again`, `Busy`, and `Conflict` (stale_version).
+        `Again`, `Busy`, `Conflict` (stale_version), and `InDoubt`.
         """
         ...
 

@@ -572,11 +572,11 @@ _VIEWS: Final[dict[type, Callable[[Any], View]]] = {
 
 def of(it: Any) -> Any:
     """What may be seen of a value of the domain; a view, and a page of either, is left as it is."""
+    view = _VIEWS.get(type(it))
+    if view is not None:
+        return view(it)
     if isinstance(it, View):
         return it
     if isinstance(it, Page):
-        return Page(tuple(of(item) for item in it.items), it.next_cursor)
-    view = _VIEWS.get(type(it))
-    if view is None:
-        raise Bug(f"there is no view of {type(it).__name__}")
-    return view(it)
+        return Page(tuple([of(item) for item in it.items]), it.next_cursor)
+    raise Bug(f"there is no view of {type(it).__name__}")

@@ -59,6 +59,8 @@ CODES: Final[Mapping[str, str]] = {
     # not now
     "rate_limited": "Too many requests; try again after the time given.",
     "busy": "Too busy; try again after the time given.",
+    "outcome_unknown": "The database was lost while storing this, which may be done or not: look, or repeat "
+    "it under the same Idempotency-Key.",
     # ours
     "internal_error": "A mistake of ours; the request id helps us find it.",
 }
@@ -123,6 +125,13 @@ class RateLimited(Refused):
 
 class Busy(Refused):
     """A bounded wait ran out. ``retry_after_s`` is always given."""
+
+
+class InDoubt(Exception):
+    """The database was lost while it was committing: no refusal, since it may have been carried out.
+
+    Sent again under the same idempotency key, the request has its effect once.
+    """
 
 
 class Bug(Exception):

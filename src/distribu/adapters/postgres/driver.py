@@ -11,12 +11,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
+from time import monotonic
 from typing import Any, Final
 
 import sqlalchemy as sa
 from psycopg import AsyncConnection, errors, pq
-from psycopg.abc import AdaptContext, Buffer
-from psycopg.adapt import AdaptersMap, Loader, Transformer
+from psycopg.abc import AdaptContext
+from psycopg.adapt import AdaptersMap, Transformer
+from psycopg.types.string import TextLoader
 from sqlalchemy.dialects import postgresql
 
 from distribu.domain.errors import Bug
@@ -38,17 +41,10 @@ class StatementFailed(Exception):
         super().__init__(f"statement {place}: {error}")
 
 
-class _AsText(Loader):
-    """Ids and JSON stay the text they are sent as."""
-
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode()
-
-
 def teach(adapters: AdaptersMap) -> None:
     """Make a connection read ids and JSON as text."""
     for name in ("uuid", "jsonb", "json"):
-        adapters.register_loader(name, _AsText)
+        adapters.register_loader(name, TextLoader)
 
 
 def text_of(value: Any) -> bytes | None:
@@ -71,7 +67,8 @@ def _array(values: Sequence[Any]) -> str:
     if not values:
         return "{}"
     if None not in values:
-        inside = '","'.join(map(_text, values))
+        strings = isinstance(values[0], str)  # an array is of one type
+        inside = '","'.join(values if strings else map(_text, values))
         if "\\" not in inside and inside.count('"') == 2 * (len(values) - 1):
             return f'{{"{inside}"}}'
     return "{" + ",".join(map(_element, values)) + "}"
@@ -89,7 +86,7 @@ _TEXTS: Final[dict[type, Callable[[Any], str]]] = {
     bool: lambda value: "t" if value else "f",
     int: str,
     Decimal: str,
-    datetime: datetime.isoformat,
+    datetime: lru_cache(maxsize=64)(datetime.isoformat),  # one request writes one time many times
     bytes: lambda value: "\\x" + value.hex(),
     tuple: _array,
     list: _array,
@@ -111,8 +108,10 @@ class Statement:
 
     def of(self, **values: Any) -> "Call":
         """This statement with its values. Raises `KeyError` for one that is missing."""
-        fixed = self.fixed
-        return self, [text_of(values[name] if name in values else fixed[name]) for name in self.names]
+        given = {**self.fixed, **values} if self.fixed else values
+        return self, [
+            value.encode() if type(value := given[name]) is str else text_of(value) for name in self.names
+        ]
 
 
 Call = tuple[Statement, list[bytes | None]]
@@ -125,16 +124,26 @@ ROLLBACK: Final[Call] = (Statement(sa.text("ROLLBACK")), [])
 class Line:
     """A connection as the store speaks to it: message out, answers back.
 
-    ``reading`` has the loaders of the answers, when they are not the connection's own.
+    ``reading`` has the loaders of the answers, when they are not the connection's own; ``shared``
+    says that somebody else listens to the connection between our messages.
     """
 
     def __init__(
-        self, connection: AsyncConnection[Any], *, prepare: bool, reading: AdaptContext | None = None
+        self,
+        connection: AsyncConnection[Any],
+        *,
+        prepare: bool,
+        reading: AdaptContext | None = None,
+        shared: bool = False,
     ) -> None:
         self.connection = connection
         self._prepare = prepare
+        self._shared = shared
         self._prepared: set[bytes] = set()
         self._transformer = Transformer(reading or connection)
+        self.made = monotonic()
+        self._watching: int | None = None
+        self._arrival: asyncio.Future[None] | None = None
         self.round_trips = 0
         self.statements = 0
 
@@ -149,17 +158,53 @@ class Line:
         pgconn = self.connection.pgconn
         pgconn.enter_pipeline_mode()
         try:
-            async with asyncio.timeout(MESSAGE_TIMEOUT_S):
-                expected = self._queue(pgconn, calls)
-                await _flush(pgconn)
-                results = await _receive(pgconn)
-        except BaseException:
+            expected = self._queue(pgconn, calls)
+            if pgconn.flush():
+                self.rest()  # `_flush` listens for itself
+                async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+                    await _flush(pgconn)
+            results: list[pq.abc.PGresult] = []
+            while not _received(pgconn, results):
+                await self._readable(pgconn.socket)
+                pgconn.consume_input()
+        except BaseException as error:
             # Half a conversation: nobody could tell the answers apart any more.
+            self.rest()
             self.connection.pgconn.finish()
+            if isinstance(error, TimeoutError):
+                raise errors.OperationalError("the database did not answer in time") from None
             raise
+        if self._shared:
+            self.rest()
         if pgconn.status == pq.ConnStatus.OK:
             pgconn.exit_pipeline_mode()
         return self._read(expected, results)
+
+    def rest(self) -> None:
+        """Listen to the socket no more: somebody else is going to use the connection, or close it."""
+        if self._watching is not None:
+            asyncio.get_running_loop().remove_reader(self._watching)
+            self._watching = None
+
+    async def _readable(self, socket: int) -> None:
+        # A reader that stays: adding and removing one for each message costs more than a small query.
+        loop = asyncio.get_running_loop()
+        if self._watching is None:
+            loop.add_reader(socket, self._arrived)
+            self._watching = socket
+        self._arrival = arrival = loop.create_future()
+        late = loop.call_later(MESSAGE_TIMEOUT_S, _late, arrival)
+        try:
+            await arrival
+        finally:
+            self._arrival = None
+            late.cancel()
+
+    def _arrived(self) -> None:
+        if self._arrival is None:
+            self.rest()  # nobody asked: the server is going away, and the next message will find out
+        elif not self._arrival.done():
+            self._arrival.set_result(None)
 
     def _queue(self, pgconn: pq.abc.PGconn, calls: Sequence[Call]) -> list[bytes | None]:
         """What each answer will be for: a statement's name where it is prepared, None where it is run."""
@@ -205,20 +250,23 @@ async def _flush(pgconn: pq.abc.PGconn) -> None:
         pgconn.consume_input()  # the server may be waiting for us to read before it reads on
 
 
-async def _receive(pgconn: pq.abc.PGconn) -> list[pq.abc.PGresult]:
-    results: list[pq.abc.PGresult] = []
-    while True:
-        while pgconn.is_busy():
-            await _ready(pgconn.socket)
-            pgconn.consume_input()
+def _late(arrival: "asyncio.Future[None]") -> None:
+    if not arrival.done():
+        arrival.set_exception(TimeoutError())
+
+
+def _received(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> bool:
+    """Take what has arrived; whether it was all."""
+    while not pgconn.is_busy():
         result = pgconn.get_result()
         if result is None:
             if pgconn.status == pq.ConnStatus.BAD:
                 raise errors.OperationalError("the connection was lost")
         elif result.status == pq.ExecStatus.PIPELINE_SYNC:
-            return results
+            return True
         else:
             results.append(result)
+    return False
 
 
 async def _ready(socket: int, *, write: bool = False) -> None:

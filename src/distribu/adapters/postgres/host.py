@@ -48,7 +48,7 @@ class HostStore:
         await cursor.execute("SAVEPOINT distribu")
         try:
             await cursor.execute(_BECOME, [roles.APP, roles.SETTINGS["lock_timeout"]])
-            line = Line(self.connection, prepare=False, reading=cursor)
+            line = Line(self.connection, prepare=False, reading=cursor, shared=True)
             yield PostgresTx(line, scope, readonly, once, self.clock, hosted=True)
         except BaseException as error:
             if not self.connection.closed:

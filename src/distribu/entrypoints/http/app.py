@@ -11,7 +11,7 @@ from litestar.response.base import ASGIResponse
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 
 from distribu.application.kernel import Command, Distribu, Once
-from distribu.domain.errors import Invalid, NotFound, Refused
+from distribu.domain.errors import InDoubt, Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.auth import key_holder
 from distribu.entrypoints.http.limits import ApiLimits, told
@@ -50,7 +50,8 @@ def http_app(distribu: Distribu, limits: ApiLimits | None = None) -> Litestar:
         exception_handlers={
             Refused: lambda http, refusal: refused(refusal, _id(distribu), told(http)),
             HTTPException: lambda http, error: refused(_meant(error), _id(distribu), told(http)),
-            Exception: lambda _, error: _mistake(error, _id(distribu)),
+            InDoubt: lambda _, error: _mistake(error, _id(distribu), "outcome_unknown", 503),
+            Exception: lambda _, error: _mistake(error, _id(distribu), "internal_error", 500),
         },
         logging_config=None,
     )
@@ -114,6 +115,6 @@ def _meant(error: HTTPException) -> Refused:
     raise error
 
 
-def _mistake(error: Exception, request_id: str) -> Response[bytes]:
+def _mistake(error: Exception, request_id: str, code: str, status: int) -> Response[bytes]:
     log.error("request %s failed", request_id, exc_info=error)
-    return wire.mistake(request_id)
+    return wire.mistake(code, status, request_id)

@@ -305,8 +305,8 @@ def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> R
     return Response(views.encode(body), status_code=status, media_type="application/json", headers=headers)
 
 
-def mistake(request_id: str) -> Response[bytes]:
-    """What a caller is told of a bug of ours."""
-    body = {"error": CODES["internal_error"], "code": "internal_error", "requestId": request_id}
+def mistake(code: str, status: int, request_id: str) -> Response[bytes]:
+    """What a caller is told when it is neither done nor refused."""
+    body = {"error": CODES[code], "code": code, "requestId": request_id}
     headers = {"x-request-id": request_id}
-    return Response(views.encode(body), status_code=500, media_type="application/json", headers=headers)
+    return Response(views.encode(body), status_code=status, media_type="application/json", headers=headers)

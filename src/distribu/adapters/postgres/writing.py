@@ -1,0 +1,278 @@
+"""What a change is written with: the statements, and their order in the message that commits."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from distribu.adapters.postgres import schema
+from distribu.adapters.postgres.driver import Call, Statement
+from distribu.adapters.postgres.mapping import COMPANY, MAPPED, insert_many, mine
+from distribu.application.ports import Change, NewRecord, Scope
+from distribu.domain.access import ApiKey
+from distribu.domain.catalog import StockMoved
+from distribu.domain.entity import Entity
+from distribu.domain.ordering import FIRST_NUMBER, Order, PaymentRecorded
+from distribu.domain.team import Company
+from distribu.domain.values import CompanyId
+
+_number: Final = sa.select(schema.order_numbers.c.last).where(mine(schema.order_numbers)).scalar_subquery()
+
+
+def _filled(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """A text with the number in it; ours, since we hold the counter's lock."""
+    return sa.func.replace(text, sa.literal_column("chr(1)"), sa.cast(_number, sa.Text))
+
+
+def _order_insert() -> Statement:
+    """An order with its lines and its number; the counter is taken as late as can be.
+
+    From here to the commit, the company's other orders wait.
+    """
+    counter, orders, lines = schema.order_numbers, schema.orders, schema.order_lines
+    number = (
+        sa.update(counter)
+        .where(mine(counter))
+        .values(last=counter.c.last + 1)
+        .returning(counter.c.last)
+        .cte("number")
+    )
+    names = [column.name for column in orders.c if column.name not in {"company_id", "number"}]
+    values = [sa.cast(sa.bindparam(f"new_{name}"), orders.c[name].type) for name in names]
+    company = sa.cast(COMPANY, orders.c.company_id.type)
+    order = sa.insert(orders).from_select(
+        ["company_id", "number", *names], sa.select(company, number.c.last, *values)
+    )
+    line_names = [column.name for column in lines.c if column.name != "company_id"]
+    return Statement(
+        sa.select(number.c.last).add_cte(order.cte("placed"), insert_many(lines, line_names).cte("lined"))
+    )
+
+
+INSERT_ORDER: Final = _order_insert()
+_INSERT_MOVEMENTS: Final = Statement(
+    insert_many(
+        schema.stock_movements,
+        [column.name for column in schema.stock_movements.c if column.name != "company_id"],
+    )
+)
+_INSERT_PAYMENT: Final = Statement(sa.insert(schema.payments))
+_INSERT_COUNTER: Final = Statement(sa.insert(schema.order_numbers))
+_INSERT_SLUG: Final = Statement(
+    sa.insert(schema.company_slugs).from_select(
+        ["slug", "company_id"],
+        sa.select(
+            sa.cast(sa.bindparam("slug"), sa.Text), sa.cast(COMPANY, schema.companies.c.company_id.type)
+        ).where(
+            ~sa.exists().where(
+                schema.company_slugs.c.slug == sa.bindparam("slug"),
+                schema.company_slugs.c.company_id == COMPANY,
+            )
+        ),
+    )
+)
+_INSERT_GRANT: Final = Statement(sa.insert(schema.key_grants))
+_REVOKE_GRANT: Final = Statement(
+    sa.update(schema.key_grants)
+    .where(schema.key_grants.c.digest == sa.bindparam("digest_"), schema.key_grants.c.company_id == COMPANY)
+    .values(revoked=sa.true())
+)
+
+_RECORD_COLUMNS: Final = (
+    "id",
+    "at",
+    "actor_kind",
+    "actor_id",
+    "action",
+    "entity_type",
+    "entity_id",
+    "person_id",
+    "body",
+)
+
+
+def _records_insert(numbered: bool) -> Statement:
+    person = (
+        sa.insert(schema.record_people)
+        .values(
+            company_id=COMPANY,
+            id=sa.bindparam("person", type_=schema.record_people.c.id.type),
+            salt=sa.bindparam("salt"),
+            label=sa.bindparam("label"),
+            ip=sa.bindparam("ip"),
+        )
+        .cte("person")
+    )
+    instead = {"body": _filled} if numbered else {}
+    return Statement(insert_many(schema.records, _RECORD_COLUMNS, **instead).add_cte(person))
+
+
+def _messages_insert(numbered: bool) -> Statement:
+    instead = {"payload": _filled} if numbered else {}
+    return Statement(insert_many(schema.outbox, ("id", "name", "occurred_at", "payload"), **instead))
+
+
+def _answer_insert(numbered: bool) -> Statement:
+    table = schema.answers
+    columns = {
+        column.name: sa.bindparam(column.name, type_=column.type)
+        for column in table.c
+        if column.name != "company_id"
+    }
+    values: dict[str, Any] = {**columns, "company_id": COMPANY}
+    if numbered:
+        values["body"] = _filled(sa.cast(columns["body"], sa.Text))
+    new = insert(table).values(values)
+    renewed = {name: new.excluded[name] for name in ("fingerprint", "body", "sealed", "created_at")}
+    return Statement(new.on_conflict_do_update(constraint=table.primary_key, set_=renewed))
+
+
+_INSERT_RECORDS: Final = {numbered: _records_insert(numbered) for numbered in (False, True)}
+_INSERT_MESSAGES: Final = {numbered: _messages_insert(numbered) for numbered in (False, True)}
+KEEP: Final = {numbered: _answer_insert(numbered) for numbered in (False, True)}
+
+
+def writing(
+    scope: Scope, changes: Sequence[Change], records: Sequence[NewRecord], numbered: bool
+) -> list[Call]:
+    """The statements that write changes and records, the counter's lock as late as it can be."""
+    company = scope.company_id
+    calls: list[Call] = []
+    orders: list[Call] = []
+    updates: dict[tuple[type[Entity], tuple[str, ...]], list[tuple[Entity, dict[str, Any]]]] = {}
+    for change in changes:
+        after = change.after
+        mapped = MAPPED[type(after)]
+        if change.before is not None:
+            values = mapped.changed(change.before, after)
+            updates.setdefault((type(after), tuple(values)), []).append((after, values))
+        elif isinstance(after, Order):
+            orders.append(_new_order(scope, after))
+        else:
+            calls.append(mapped.insert.of(**mapped.values(after)))
+        calls += _beside(company, change)
+    for (kind, _), group in updates.items():
+        calls.append(MAPPED[kind].update(scope, group))
+    calls += _movements(company, records)
+    calls += orders
+    calls += _payments(company, records)
+    calls += _telling(company, records, numbered)
+    return calls
+
+
+def _new_order(scope: Scope, order: Order) -> Call:
+    values = {f"new_{name}": value for name, value in MAPPED[Order].values(order).items()}
+    lines = order.lines
+    return INSERT_ORDER.of(
+        company=scope.company_id,
+        customer=scope.customer_id,
+        **values,
+        order_id=[order.id] * len(lines),
+        customer_id=[order.customer_id] * len(lines),
+        id=[line.id for line in lines],
+        product_id=[line.product_id for line in lines],
+        product_name=[line.product_name for line in lines],
+        product_sku=[line.product_sku for line in lines],
+        quantity=[line.quantity for line in lines],
+        unit_price=[line.unit_price for line in lines],
+    )
+
+
+def _beside(company: CompanyId, change: Change) -> list[Call]:
+    """What else a change of some entities touches: the counter and slug of a company, a key's grant."""
+    match change:
+        case Change(before=None, after=Company() as new):
+            return [
+                _INSERT_SLUG.of(company=company, slug=new.slug),
+                _INSERT_COUNTER.of(company_id=company, last=FIRST_NUMBER - 1),
+            ]
+        case Change(before=Company() as old, after=Company() as new) if old.slug != new.slug:
+            return [_INSERT_SLUG.of(company=company, slug=new.slug)]
+        case Change(before=None, after=ApiKey() as key):
+            return [
+                _INSERT_GRANT.of(
+                    digest=key.digest,
+                    company_id=company,
+                    key_id=key.id,
+                    name=key.name,
+                    scopes=key.scopes,
+                    expires_at=key.expires_at,
+                    revoked=False,
+                )
+            ]
+        case Change(after=ApiKey() as key) if key.revoked_at is not None:
+            return [_REVOKE_GRANT.of(company=company, digest_=key.digest)]
+        case _:
+            return []
+
+
+def _movements(company: CompanyId, records: Sequence[NewRecord]) -> list[Call]:
+    moved = [(record, record.event) for record in records if isinstance(record.event, StockMoved)]
+    if not moved:
+        return []
+    return [
+        _INSERT_MOVEMENTS.of(
+            company=company,
+            id=[record.id for record, _ in moved],
+            product_id=[record.entity_id for record, _ in moved],
+            quantity=[event.quantity for _, event in moved],
+            reason=[event.reason for _, event in moved],
+            note=[event.note for _, event in moved],
+            order_id=[event.order_id for _, event in moved],
+            stock_after=[event.after for _, event in moved],
+            created_at=[record.at for record, _ in moved],
+        )
+    ]
+
+
+def _payments(company: CompanyId, records: Sequence[NewRecord]) -> list[Call]:
+    return [
+        _INSERT_PAYMENT.of(
+            company_id=company,
+            id=record.id,
+            order_id=record.entity_id,
+            amount=record.event.amount,
+            method=record.event.method,
+            reference=record.event.reference,
+            created_at=record.at,
+        )
+        for record in records
+        if isinstance(record.event, PaymentRecorded)
+    ]
+
+
+def _telling(company: CompanyId, records: Sequence[NewRecord], numbered: bool) -> list[Call]:
+    if not records:
+        return []
+    person = records[0].person
+    calls = [
+        _INSERT_RECORDS[numbered].of(
+            company=company,
+            person=person.id,
+            salt=person.salt,
+            label=person.label,
+            ip=person.ip,
+            id=[record.id for record in records],
+            at=[record.at for record in records],
+            actor_kind=[record.actor_kind for record in records],
+            actor_id=[record.actor_id for record in records],
+            action=[record.action for record in records],
+            entity_type=[record.entity_type for record in records],
+            entity_id=[record.entity_id for record in records],
+            person_id=[record.person.id for record in records],
+            body=[record.body for record in records],
+        )
+    ]
+    messages = [(record, message) for record in records for message in record.messages]
+    if messages:
+        calls.append(
+            _INSERT_MESSAGES[numbered].of(
+                company=company,
+                id=[message.id for _, message in messages],
+                name=[message.name for _, message in messages],
+                occurred_at=[record.at for record, _ in messages],
+                payload=[message.payload for _, message in messages],
+            )
+        )
+    return calls
