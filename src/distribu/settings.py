@@ -116,8 +116,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return [Secret(kept.read_text().strip())]
 
     def fingerprint_key(self) -> bytes:
-        """What keys the fingerprints of requests under an idempotency key."""
-        return hashlib.sha256(b"fingerprint" + self.vault_ring()[0].reveal().encode()).digest()
+        """What keys the fingerprints of requests under an idempotency key: the oldest key, which a rotation
+        keeps longest."""
+        return hashlib.sha256(b"fingerprint" + self.vault_ring()[-1].reveal().encode()).digest()
 
 
 _SECRET: Final = frozenset(

@@ -18,6 +18,9 @@ from distribu.domain.audit import METADATA_MAX
 from distribu.domain.ordering import OrderStatus, PaymentMethod
 from tests.contracts.asking import contact_of, each, key_of, log_of, refused
 
+ENDLESS: dict[str, Any] = {}
+ENDLESS["itself"] = ENDLESS
+
 
 class AuditUseCases:
     async def test_every_change_is_in_the_log(self, shop: Harness) -> None:
@@ -155,7 +158,11 @@ class AuditUseCases:
         await shop.execute(RecordAudit(action="order.placed", entity_type="Order", entity_id="x"))
         assert await log_of(shop, "order") == []
 
-    @pytest.mark.parametrize("metadata", [{"a": "\0"}, {"a": {"b\0": 1}}, {"a": "x" * 70_000}])
+    @pytest.mark.parametrize(
+        "metadata",
+        [{"a": "\0"}, {"a": {"b\0": 1}}, {"a": "x" * 70_000}, {"a": object()}, {(1, 2): 3}, ENDLESS],
+        ids=["nul", "nul in a name", "too long", "an object", "a name that is none", "endless"],
+    )
     async def test_what_cannot_be_kept_is_refused_and_not_dropped(
         self, shop: Harness, metadata: dict[str, Any]
     ) -> None:
@@ -195,3 +202,9 @@ class AuditUseCases:
         seen = await log_of(stranger)
         assert [it.action for it in seen] == ["company.created"]
         assert {it.company_id for it in seen} == {stranger.company.id}
+
+    async def test_a_number_in_metadata_is_only_a_number(self, shop: Harness) -> None:
+        """An order's own number is filled in while it is committed; a caller's is none of those."""
+        await shop.execute(RecordAudit(action="counted", metadata={"number": 0, "more": {"number": False}}))
+        (told,) = await log_of(shop, "custom.counted")
+        assert told.metadata == {"number": 0, "more": {"number": False}}

@@ -104,12 +104,34 @@ class OrderUseCases:
         async with refused(shop, "insufficient_stock"):
             await shop.order(customer, (plenty, 1), (scarce, 2))
 
+    async def test_every_line_that_cannot_be_served_is_named(self, shop: Harness) -> None:
+        plenty, scarce = await shop.product("Plenty", stock=9), await shop.product("Scarce", stock=1)
+        asleep, none = await shop.product(is_active=False), await shop.product("None", stock=0)
+        customer = await shop.customer()
+        async with refused(shop, "insufficient_stock") as no:
+            await shop.order(customer, (plenty, 1), (scarce, 1), (asleep, 1), (scarce, 1), (none, 3))
+        assert no.refused.message == "Only 1 of Scarce left, 2 asked for."
+        assert no.refused.fields == {
+            "items[1].quantity": "only 1 left",
+            "items[2].productId": "is not available",
+            "items[4].quantity": "only 0 left",
+        }
+
+    async def test_a_country_that_does_not_exist_is_named_where_it_stands(self, shop: Harness) -> None:
+        product, customer = await shop.product(), await shop.customer()
+        nowhere = NewAddress(line1="1", city="Nowhere", country="XX")
+        async with refused(shop, "invalid_request", Invalid) as no:
+            await shop.order(customer, (product, 1), shipping_address=nowhere)
+        assert no.refused.fields == {"shippingAddress.country": "is not an ISO 3166-1 alpha-2 code"}
+
     async def test_what_is_not_for_sale_cannot_be_ordered(self, shop: Harness) -> None:
         asleep, gone = await shop.product(is_active=False), await shop.product()
         await shop.execute(ArchiveProduct(product_id=gone.id))
         customer, here = await shop.customer(), await shop.product()
-        async with refused(shop, "product_unavailable"):
-            await shop.order(customer, (asleep, 1))
+        async with refused(shop, "product_unavailable") as no:
+            await shop.order(customer, (here, 1), (asleep, 1), (asleep, 1))
+        assert no.refused.message == f"{asleep.name} is not available."
+        assert no.refused.fields == {"items[1].productId": "is not available"}
         for id in (gone.id, (await (await shop.stranger()).product()).id, shop.distribu.ports.entropy.uuid()):
             items = (Wanted(product_id=here.id, quantity=1), Wanted(product_id=ProductId(id), quantity=1))
             async with refused(shop, "product_not_found", NotFound) as no:

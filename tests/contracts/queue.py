@@ -152,10 +152,12 @@ class QueueContract:
         removed, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
         await shop.execute(EditWebhook(webhook_id=asleep.id, is_active=False))
         await shop.execute(RemoveWebhook(webhook_id=removed.id))
-        await shop.product()
+        product = await shop.product()
         assert await relay(shop) == 1
         assert [it.webhook_id for it in await claim(shop)] == [wanted.id]
-        assert other.id != wanted.id
+        await shop.order(await shop.customer(), (product, 1))
+        await relay(shop)
+        assert {it.webhook_id for it in await claim(shop)} == {other.id}
 
     async def test_an_event_nobody_wants_still_has_its_place(self, shop: Harness) -> None:
         await shop.product()
@@ -272,9 +274,22 @@ class QueueContract:
         await relay(shop)
         await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
         assert await claim(shop) == []
-        shop.clock.advance(minutes=2)
         await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=True))
         assert len(await claim(shop)) == 1
+
+    async def test_sleeping_webhooks_do_not_delay_another_companys_deliveries(self, shop: Harness) -> None:
+        stranger = await shop.stranger()
+        asleep = [(await stranger.webhook())[0] for _ in range(3)]
+        for _ in range(4):
+            await stranger.product()
+        await relay(shop)
+        for webhook in asleep:
+            await stranger.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
+        shop.clock.advance(seconds=1)
+        awake, _ = await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        assert [it.webhook_id for it in await claim(shop, limit=1)] == [awake.id]
 
     # --- finish ----------------------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 """Use cases of webhooks, and what arrives at a receiver, on any store."""
 
+import asyncio
 import hashlib
 import hmac
 import json
 import re
 from base64 import b64decode, b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from distribu import Forbidden, Harness, Invalid, NotFound, Secret, Stale
+from distribu import Forbidden, Harness, Invalid, NotFound, Refused, Secret, Stale
 from distribu.adapters.memory.twins import Received, silence
 from distribu.application import views
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
@@ -108,6 +110,23 @@ class WebhookUseCases:
         for url, events in ((long, (WireEvent.ORDER_CREATED,)), ("https://erp.example/", ())):
             async with refused(shop, "invalid_request", Invalid):
                 await shop.execute(RegisterWebhook(url=url, events=events))
+
+    async def test_the_last_place_goes_to_one_of_many_who_come_at_once(self, shop: Harness) -> None:
+        for _ in range(48):
+            await shop.webhook()
+        tried = await asyncio.gather(*(shop.webhook() for _ in range(6)), return_exceptions=True)
+        assert sum(not isinstance(one, BaseException) for one in tried) == 2
+        assert {one.code for one in tried if isinstance(one, Refused)} == {"too_many"}
+
+    async def test_a_new_address_takes_what_it_takes_to_read_what_goes_there(self, shop: Harness) -> None:
+        """Or a key that may only manage webhooks could send orders to itself."""
+        webhook, _ = await shop.webhook(WireEvent.ORDER_CREATED)
+        manager = replace(shop.actor, permissions=frozenset({Permission.WEBHOOKS_WRITE}))
+        edit = EditWebhook(webhook_id=webhook.id, url="http://localhost:9000/elsewhere")
+        with pytest.raises(Forbidden):
+            await shop.execute(edit, manager)
+        reader = replace(manager, permissions=manager.permissions | {Permission.ORDERS_READ})
+        assert (await shop.execute(edit, reader)).url.endswith("/elsewhere")
 
     async def test_fifty_webhooks_are_the_most_and_removing_one_makes_room(self, shop: Harness) -> None:
         webhooks = [(await shop.webhook())[0] for _ in range(50)]

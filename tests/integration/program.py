@@ -31,7 +31,8 @@ class Program:
     def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTRIBU_")}
-        self.environ = {**kept, "DISTRIBU_DATA_DIR": str(data), "NO_COLOR": "1", **settings}
+        unlimited = {"DISTRIBU_API_LIMIT_PER_KEY": "0", "DISTRIBU_API_LIMIT_PER_IP": "0"}
+        self.environ = {**kept, **unlimited, "DISTRIBU_DATA_DIR": str(data), "NO_COLOR": "1", **settings}
 
     def run(self, *words: str, **settings: str) -> Done:
         """Run a command to its end, in a process of its own."""

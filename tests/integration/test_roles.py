@@ -198,6 +198,27 @@ class TestPrivileges:
             config = {item.partition("=")[0].lower(): item.partition("=")[2] for item in row[0]}
             assert (config, row[1]) == (SETTINGS, False)
 
+    async def test_a_company_whose_head_is_held_does_not_keep_the_queue_from_the_others(
+        self, house: Settings, root: "psycopg.Connection[Any]"
+    ) -> None:
+        impatient = f"{house.queue_database_url}&options=-c%20lock_timeout%3D200ms"
+        async with running(msgspec.structs.replace(house, queue_database_url=impatient)) as distribu:
+            held, free = await Shop.open(distribu), await Shop.open(distribu)
+            queue, now = distribu.ports.queue, distribu.ports.clock.now()
+            await held.product()
+            while await queue.relay(limit=100, now=now):
+                pass
+            await held.product()  # is looked at first
+            await free.product()
+            with root.transaction():
+                root.execute(
+                    "SELECT 1 FROM distribu.feed_heads WHERE company_id = %s FOR UPDATE", [held.company.id]
+                )
+                assert await queue.relay(limit=100, now=now) == 1
+            left = root.execute("SELECT company_id::text FROM distribu.outbox").fetchall()
+            assert left == [(held.company.id,)]
+            assert await queue.relay(limit=100, now=now) == 1
+
 
 class TestTheAuditLog:
     CHANGES = (

@@ -10,6 +10,7 @@ import pytest
 
 import distribu
 from distribu import Harness, Settings
+from distribu.application.webhooks import RotateWebhookSecret
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -52,3 +53,18 @@ def test_every_make_target_is_told_by_make() -> None:
     targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.MULTILINE))
     for target in re.findall(r"`make ([a-z]+)`", README + (ROOT / "CONTRIBUTING.md").read_text()):
         assert target in targets
+
+
+async def test_the_receiver_s_example_tells_ours_from_forged(shop: Harness) -> None:
+    example: dict[str, Any] = {}
+    exec(next(block for block in PYTHON if "genuine" in block), example)
+    genuine = example["genuine"]
+    webhook, secret = await shop.webhook()
+    await shop.product()
+    await shop.execute(RotateWebhookSecret(webhook_id=webhook.id))
+    await shop.work()
+    for one in shop.received:
+        assert genuine(secret.reveal(), one.body, one.headers)
+        assert not genuine(secret.reveal(), one.body + b" ", one.headers)
+        assert not genuine("whsec_" + "A" * 32, one.body, one.headers)
+    assert shop.received

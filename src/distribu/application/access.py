@@ -22,7 +22,9 @@ class CreateApiKey(Command[Issued[ApiKey]], frozen=True, kw_only=True):
     expires_at: fields.Moment | None = None
 
     async def run(self, work: Work) -> Issued[ApiKey]:
-        if await work.api_keys.count() >= API_KEYS_MAX:
+        # Counted under the company's lock, so that two at once cannot both be the last.
+        _, count = await work.together(work.companies.current(lock=True), work.api_keys.count())
+        if count >= API_KEYS_MAX:
             raise Refused("too_many", f"A company has at most {API_KEYS_MAX} keys that are not revoked.")
         key = ApiKey.key_from(work.entropy(32))
         api_key = ApiKey.create(

@@ -9,7 +9,7 @@ from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
 from distribu.domain.access import Permission
 from distribu.domain.customers import ADDRESSES_MAX, Customer, CustomerStatus, PriceOverride
-from distribu.domain.errors import NotFound
+from distribu.domain.errors import Invalid, NotFound
 from distribu.domain.values import Address, AddressId, CustomerId
 
 _Name = Annotated[str, Meta(max_length=100, examples=["Corner Shop"])]
@@ -32,20 +32,27 @@ class NewAddress(fields.Value, frozen=True, kw_only=True):
     phone: Annotated[str, Meta(max_length=40)] = ""
     is_default: bool = False
 
-    def address(self, id: AddressId) -> Address:
-        """This address, with an id. Raises `Invalid` for a country that does not exist."""
-        return Address(
-            id=id,
-            name=self.name,
-            line1=self.line1,
-            line2=self.line2,
-            city=self.city,
-            region=self.region,
-            postal_code=self.postal_code,
-            country=self.country,
-            phone=self.phone,
-            is_default=self.is_default,
-        )
+    def address(self, id: AddressId, *, at: str) -> Address:
+        """This address, with an id. ``at`` is where it stands in the request, such as ``addresses[0]``.
+
+        Raises `Invalid` for a country that does not exist.
+        """
+        try:
+            return Address(
+                id=id,
+                name=self.name,
+                line1=self.line1,
+                line2=self.line2,
+                city=self.city,
+                region=self.region,
+                postal_code=self.postal_code,
+                country=self.country,
+                phone=self.phone,
+                is_default=self.is_default,
+            )
+        except Invalid as wrong:
+            placed = {f"{at}.{name}": text for name, text in wrong.fields.items()}
+            raise Invalid(wrong.code, fields=placed) from None
 
 
 _Addresses = Annotated[tuple[NewAddress, ...], Meta(max_length=ADDRESSES_MAX)]
@@ -71,7 +78,10 @@ class CreateCustomer(Command[Customer], frozen=True, kw_only=True):
             company_id=work.company_id,
             id=CustomerId(work.new_id()),
             at=work.now,
-            addresses=tuple(one.address(AddressId(work.new_id())) for one in self.addresses),
+            addresses=tuple(
+                one.address(AddressId(work.new_id()), at=f"addresses[{place}]")
+                for place, one in enumerate(self.addresses)
+            ),
             **given,
         )
         work.save(customer)
@@ -101,8 +111,11 @@ class EditCustomer(Command[Customer], frozen=True, kw_only=True):
         changes = self.given("customer_id", "version", "addresses")
         if not isinstance(self.addresses, UnsetType):
             changes["addresses"] = tuple(
-                one.address(customer.address(one.id).id if one.id else AddressId(work.new_id()))
-                for one in self.addresses
+                one.address(
+                    customer.address(one.id).id if one.id else AddressId(work.new_id()),
+                    at=f"addresses[{place}]",
+                )
+                for place, one in enumerate(self.addresses)
             )
         customer = customer.edit(changes, at=work.now)
         work.save(customer)

@@ -222,7 +222,10 @@ JSON_MAX: Final = 65_536
 
 
 def _json(value: Any) -> Any:
-    text = msgspec.json.encode(value)
+    try:
+        text = msgspec.json.encode(value)
+    except (TypeError, RecursionError):
+        raise ValueError("must be JSON") from None
     if len(text) > JSON_MAX:
         raise ValueError(f"must be at most {JSON_MAX} bytes as JSON")
     if rb"\u0000" in text and _holds_nul(value):

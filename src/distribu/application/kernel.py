@@ -277,7 +277,9 @@ class Distribu:
         """
         actor = self._admitted(actor, request)
         command = _command(request)
-        key = OnceKey(f"{actor.kind}:{actor.id}", once.key, self._fingerprint(request))
+        key = OnceKey(
+            f"{actor.kind}:{actor.customer_id or ''}:{actor.id}", once.key, self._fingerprint(request)
+        )
         try:
             _, body = await self._retrying(lambda: self._attempt(actor, command, key, once))
             return Answer(body, replayed=False)
@@ -301,6 +303,8 @@ class Distribu:
             try:
                 return await attempt()
             except Again:
+                if tried + 1 == TRIES:
+                    break
                 await asyncio.sleep(0.01 * (tried + self.ports.entropy.fraction()))
         raise Busy("busy", retry_after_s=1)
 
@@ -341,7 +345,10 @@ class Distribu:
         records = []
         for event, entity, wire in _told(work.changes):
             messages = tuple(Message(entropy.uuid(), name, payload) for name, payload in wire)
-            what = (event.name, type(entity).__name__, entity.id, dict(event.details()))
+            details = dict(event.details())
+            if isinstance(entity, Numbered) and not entity.number and "number" in details:
+                details["number"] = msgspec.Raw(NUMBER_TO_COME.encode())
+            what = (event.name, type(entity).__name__, entity.id, details)
             records.append(_record(entropy.uuid(), work, person, digest, at, event, *what, messages))
         for entry in work.entries:
             told = dict(entry.details())
@@ -410,11 +417,10 @@ def _record(
 
 def _bounded(metadata: dict[str, Any]) -> msgspec.Raw:
     """Metadata as JSON: over its limit it is cut and says so, never dropped."""
-    if metadata.get("number") == 0:
-        metadata = metadata | {"number": msgspec.Raw(NUMBER_TO_COME.encode())}
     text = views.encode(views.plain(metadata))
     if len(text) > METADATA_MAX:
-        kept = text.decode().replace(NUMBER_TO_COME, "0")[: METADATA_MAX // 2]
+        # Half, since it is escaped again: quotes and backslashes double.
+        kept = text[: METADATA_MAX // 2].decode("utf-8", "ignore").replace(NUMBER_TO_COME, "0")
         text = views.encode({"shortened": True, "bytes": len(text), "text": kept})
     return msgspec.Raw(text)
 

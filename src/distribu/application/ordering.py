@@ -1,6 +1,7 @@
 """Use cases of orders."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Annotated
 
@@ -84,9 +85,34 @@ class PlaceOrder(Command[Order], frozen=True, kw_only=True):
             placed_at=self.placed_at or work.now,
             at=work.now,
         )
-        taken = [products[id].take(count, order_id=order_id, at=work.now) for id, count in wanted.items()]
+        taken = self._taken(wanted, products, order_id, work.now)
         work.save(customer.owe(order.balance, order_id=order_id, at=work.now), *taken, order)
         return order
+
+    def _taken(
+        self,
+        wanted: Mapping[ProductId, int],
+        products: Mapping[ProductId, Product],
+        order_id: OrderId,
+        at: datetime,
+    ) -> list[Product]:
+        """The products with what is wanted taken. One refusal names every line that cannot be served."""
+        taken: list[Product] = []
+        first: Refused | None = None
+        wrong: dict[str, str] = {}
+        for id, count in wanted.items():
+            try:
+                taken.append(products[id].take(count, order_id=order_id, at=at))
+            except Refused as refused:
+                first = first or refused
+                place = next(n for n, item in enumerate(self.items) if item.product_id == id)
+                if refused.code == "insufficient_stock":
+                    wrong[f"items[{place}].quantity"] = f"only {products[id].stock} left"
+                else:
+                    wrong[f"items[{place}].productId"] = "is not available"
+        if first is not None:
+            raise Refused(first.code, first.message, fields=wrong)
+        return taken
 
     def _address(self, customer: Customer, work: Work) -> Address | None:
         if self.shipping_address is not None:
@@ -94,7 +120,7 @@ class PlaceOrder(Command[Order], frozen=True, kw_only=True):
                 raise Invalid(
                     "invalid_request", fields={"shippingAddress": "give an address or its id, not both"}
                 )
-            return self.shipping_address.address(AddressId(work.new_id()))
+            return self.shipping_address.address(AddressId(work.new_id()), at="shippingAddress")
         if self.shipping_address_id is not None:
             return customer.address(self.shipping_address_id)
         return customer.default_address

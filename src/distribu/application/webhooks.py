@@ -33,7 +33,9 @@ class RegisterWebhook(Command[Issued[Webhook]], frozen=True, kw_only=True):
     async def run(self, work: Work) -> Issued[Webhook]:
         _may_read(work.actor, self.events)
         work.admit(self.url)
-        if await work.webhooks.count() >= WEBHOOKS_MAX:
+        # Counted under the company's lock, so that two at once cannot both be the last.
+        _, count = await work.together(work.companies.current(lock=True), work.webhooks.count())
+        if count >= WEBHOOKS_MAX:
             raise Refused("too_many", f"A company has at most {WEBHOOKS_MAX} webhooks.")
         secret = _new_secret(work)
         webhook = Webhook.register(
@@ -68,6 +70,8 @@ class EditWebhook(Command[Webhook], frozen=True, kw_only=True):
             changes["subscribed"] = _sorted(self.events)
         if not isinstance(self.url, UnsetType):
             work.admit(self.url)
+            if self.url != webhook.url:  # what is subscribed, and what is pending, goes there now
+                _may_read(work.actor, webhook.subscribed)
         webhook = webhook.edit(changes, at=work.now)
         work.save(webhook)
         return webhook

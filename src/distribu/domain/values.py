@@ -53,7 +53,11 @@ def rounded(value: Decimal) -> Money:
 
 
 def exact_money(value: Decimal) -> Money:
-    """A caller's amount. Raises `ValueError` when not finite, negative, too large or finer than 0.01."""
+    """A caller's amount.
+
+    Raises `ValueError` when no `Decimal`, not finite, negative, too large or finer than 0.01.
+    """
+    _decimal(value)
     if not value.is_finite() or not 0 <= value <= MONEY_MAX:
         raise ValueError("must be an amount from 0 to 1,000,000,000,000")
     cents = value.quantize(_CENT)
@@ -63,13 +67,19 @@ def exact_money(value: Decimal) -> Money:
 
 
 def exact_rate(value: Decimal) -> Rate:
-    """A caller's tax rate. Raises `ValueError` when not 0 to 0.3 with at most four places."""
+    """A caller's tax rate. Raises `ValueError` when no `Decimal` of 0 to 0.3 with at most four places."""
+    _decimal(value)
     if not value.is_finite() or not 0 <= value <= RATE_MAX:
         raise ValueError("must be a rate from 0 to 0.3")
     fine = value.quantize(_BASIS_POINT)
     if fine != value:
         raise ValueError("must have at most four decimal places")
     return Rate(abs(fine))
+
+
+def _decimal(value: object) -> None:
+    if not isinstance(value, Decimal):
+        raise ValueError("must be a Decimal")
 
 
 _EMAIL: Final = re.compile(r"[^\s@\x00-\x1f<>\"(),:;\\\[\]]{1,64}@[^\s@.]+(\.[^\s@.]+)+")

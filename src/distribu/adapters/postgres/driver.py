@@ -8,6 +8,7 @@ query. Values travel as text both ways; psycopg's compiled loaders read the answ
 
 import asyncio
 import hashlib
+import select
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -179,6 +180,20 @@ class Line:
         if pgconn.status == pq.ConnStatus.OK:
             pgconn.exit_pipeline_mode()
         return self._read(expected, results)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the server has ended this idle connection: then it has something to read."""
+        pgconn = self.connection.pgconn
+        if pgconn.status == pq.ConnStatus.BAD:
+            return True
+        waiting = select.poll()
+        waiting.register(pgconn.socket, select.POLLIN)
+        if waiting.poll(0):
+            self.rest()
+            pgconn.finish()
+            return True
+        return False
 
     def rest(self) -> None:
         """Listen to the socket no more: somebody else is going to use the connection, or close it."""

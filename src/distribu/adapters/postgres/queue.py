@@ -1,12 +1,13 @@
 """The queue: what the machine owns, by a role that can reach nothing else."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 from psycopg import AsyncConnection, errors
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from distribu.adapters.postgres.driver import teach
 from distribu.adapters.postgres.store import ANSWERS_KEPT
@@ -14,6 +15,8 @@ from distribu.application.ports import Entropy, Parcel
 from distribu.domain.errors import Busy
 from distribu.domain.values import WebhookId
 from distribu.domain.webhooks import Attempt, DeliveryStatus
+
+log: Final = logging.getLogger("distribu.queue")
 
 _CLAIM_COMPANIES: Final = """
 SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY min(seq) LIMIT %(companies)s
@@ -55,12 +58,16 @@ FROM unnest(%(ids)s::uuid[], %(webhooks)s::uuid[], %(positions)s::bigint[], %(ev
 
 _CLAIM: Final = """
 WITH due AS (
-    SELECT company_id, id, webhook_id, next_attempt_at,
-        row_number() OVER (PARTITION BY webhook_id ORDER BY next_attempt_at, id) AS place
+    SELECT deliveries.company_id, deliveries.id, deliveries.webhook_id, deliveries.next_attempt_at,
+        row_number() OVER (
+            PARTITION BY deliveries.webhook_id ORDER BY deliveries.next_attempt_at, deliveries.id
+        ) AS place
     FROM distribu.deliveries
-    WHERE status = 'PENDING' AND next_attempt_at <= %(now)s
-        AND (claimed_until IS NULL OR claimed_until <= %(now)s)
-        AND webhook_id <> ALL (%(full)s::uuid[])
+    JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
+        AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
+    WHERE deliveries.status = 'PENDING' AND deliveries.next_attempt_at <= %(now)s
+        AND (deliveries.claimed_until IS NULL OR deliveries.claimed_until <= %(now)s)
+        AND deliveries.webhook_id <> ALL (%(full)s::uuid[])
 ), chosen AS (
     SELECT deliveries.company_id, deliveries.id FROM distribu.deliveries
     JOIN due USING (company_id, id)
@@ -80,7 +87,6 @@ SELECT claimed.company_id, claimed.id, webhooks.id, webhooks.url, webhooks.secre
     claimed.attempts
 FROM claimed
 JOIN distribu.webhooks ON webhooks.company_id = claimed.company_id AND webhooks.id = claimed.webhook_id
-    AND webhooks.is_active
 JOIN distribu.feed ON feed.company_id = claimed.company_id AND feed.position = claimed.position
 ORDER BY feed.position
 """
@@ -131,7 +137,12 @@ class PostgresQueue:
         for (company,) in waiting:
             if moved >= limit:
                 break
-            moved += await self._relay_company(company, limit - moved, now)
+            try:
+                moved += await self._relay_company(company, limit - moved, now)
+            except PoolTimeout:  # no connection for this one is none for the next one either
+                raise
+            except errors.Error:
+                log.exception("the events of company %s wait for the next turn", company)
         return moved
 
     async def _relay_company(self, company: object, limit: int, now: datetime) -> int:

@@ -284,8 +284,9 @@ answers = Table(
     "answers",
     metadata,
     Column("company_id", _Uuid, primary_key=True),
-    Column("actor", _text(64), primary_key=True),
+    Column("actor", _text(200), primary_key=True),
     Column("key", _text(255), primary_key=True),
+    Column("customer_id", _Uuid),
     Column("fingerprint", BYTEA, nullable=False),
     Column("body", Text, nullable=False),
     Column("sealed", sa.Boolean, nullable=False),
@@ -369,7 +370,7 @@ FOR_CONTACTS: Final[Mapping[str, str | None]] = {
     "companies": None,
     "order_numbers": None,
     "products": None,
-    "answers": None,
+    "answers": "customer_id",
     "customers": "id",
     "price_overrides": "customer_id",
     "orders": "customer_id",
@@ -379,6 +380,9 @@ FOR_CONTACTS: Final[Mapping[str, str | None]] = {
 
 Of a table that is not here it sees nothing.
 """
+
+READ_BY_CONTACTS: Final = frozenset({"companies", "price_overrides"})
+"""A contact reads these and writes nothing into them."""
 
 APPEND_ONLY: Final = frozenset({"records", "record_people", "stock_movements", "payments", "order_lines"})
 """The application may insert into these and read them, and nothing else."""

@@ -137,28 +137,34 @@ class PostgresStore:
     @asynccontextmanager
     async def line(self) -> AsyncIterator[Line]:
         """A connection for one transaction. Raises `Busy` when none is free in time."""
-        line = self._idle.pop() if self._idle else await self._another()
+        line = await self._another()
+        while line.hung_up:  # the server has ended it while it was idle
+            await self._give_back(line)
+            line = await self._another()
         trips, statements = line.round_trips, line.statements
         try:
             yield line
         finally:
             self.round_trips += line.round_trips - trips
             self.statements += line.statements - statements
-            status = line.connection.pgconn.transaction_status
-            if status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN):
-                await asyncio.shield(_roll_back(line))
-            if (
-                self._waiting
-                or line.connection.pgconn.transaction_status != pq.TransactionStatus.IDLE
-                or monotonic() > line.made + IDLE_KEPT_S
-            ):
-                line.rest()
-                await self.pool.putconn(line.connection)
-            else:
+            idle = line.connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+            if idle and not self._waiting and monotonic() < line.made + IDLE_KEPT_S:
                 self._idle.append(line)
+            else:
+                # To its end, also when we are cancelled meanwhile: the pool would miss it for good.
+                await asyncio.shield(self._give_back(line))
+
+    async def _give_back(self, line: Line) -> None:
+        status = line.connection.pgconn.transaction_status
+        if status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN):
+            await _roll_back(line)
+        line.rest()
+        await self.pool.putconn(line.connection)
 
     async def _another(self) -> Line:
-        """A connection from the pool, which opens one or waits for one to come back."""
+        """The connection used last, or one from the pool, which opens one or waits for one to come back."""
+        if self._idle:
+            return self._idle.pop()
         self._waiting += 1
         try:
             connection = await self.pool.getconn()
@@ -309,7 +315,8 @@ class PostgresTx:
                 raise Conflict("idempotency_key_running", retry_after_s=1) from error
             raise refusal(error) from error
         except errors.Error as error:
-            if commits:
+            # Under an idempotency key, to send it again is right in either case.
+            if commits and self.once is None:
                 raise InDoubt(str(error)) from error
             raise refusal(error) from error
 
@@ -343,6 +350,7 @@ class PostgresTx:
     def _keep(self, answer: StoredAnswer, once: OnceKey, numbered: bool) -> Call:
         return KEEP[numbered].of(
             company=self.scope.company_id,
+            customer_id=self.scope.customer_id,
             actor=once.actor,
             key=once.key,
             fingerprint=answer.fingerprint,

@@ -1,7 +1,9 @@
 """The API's own documents: OpenAPI, and a page to read it on that loads nothing from elsewhere."""
 
 from functools import lru_cache
+from html import escape
 from importlib.metadata import version
+from re import compile as compiled
 from typing import Any, Final
 
 import jinja2
@@ -13,6 +15,7 @@ from litestar.response.base import ASGIResponse
 
 from distribu.application.kernel import Command
 from distribu.domain.errors import CODES
+from distribu.domain.webhooks import WireEvent
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.wire import BODY_MAX, Route, plan
 
@@ -35,6 +38,29 @@ _ERROR: Final[dict[str, Any]] = {
         "requestId": "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10",
     },
 }
+
+_HERE: Final = "http://127.0.0.1:8000"
+_HOST: Final = compiled(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_CODE: Final = compiled(r"``(.+?)``|`(.+?)`")
+
+_CARRIED: Final = {"order": "OrderView", "customer": "CustomerView", "product": "ProductView"}
+"""What the payload of an event is, by what the event is about."""
+
+VERIFY: Final = """\
+import hashlib, hmac, json, time
+from datetime import datetime
+
+def verified(body: bytes, headers, secret: str) -> dict:
+    made = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    given = [headers.get("X-Webhook-Signature"), headers.get("X-Webhook-Signature-Old")]
+    if not any(hmac.compare_digest(made.encode(), one.encode()) for one in given if one):
+        raise ValueError("not from Distribu")
+    event = json.loads(body)
+    if abs(time.time() - datetime.fromisoformat(event["timestamp"]).timestamp()) > 300:
+        raise ValueError("too old: somebody sends it again")
+    return event
+"""
+"""How a receiver knows that it was us, in Python."""
 
 _REFUSALS: Final = {
     "400": "Not JSON, a wrong type, an unknown field, or out of range; `fields` says where.",
@@ -61,7 +87,7 @@ def openapi() -> dict[str, Any]:
     )
     _as_sent(components)
     # Inside, a number not given yet is raw text; on the wire it is always a number.
-    components["OrderView"]["properties"]["number"] = {"type": "integer", "minimum": 1}
+    components["OrderView"]["properties"]["number"] = {"type": "integer", "minimum": 1, "examples": [1001]}
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         own = components[route.request.__name__]
@@ -79,6 +105,7 @@ def openapi() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
         "paths": paths,
+        "webhooks": {event.value: {"post": _told_of(event)} for event in WireEvent},
         "components": {
             "schemas": {**schemas, "Error": _ERROR},
             "securitySchemes": {
@@ -153,6 +180,27 @@ def _operation(route: Route, own: dict[str, Any], components: dict[str, Any]) ->
     return operation
 
 
+def _told_of(event: WireEvent) -> dict[str, Any]:
+    """What a receiver of webhooks gets."""
+    when = {"type": "string", "format": "date-time"}
+    properties = {
+        "id": {"type": "string", "description": "The same on every attempt."},
+        "event": {"type": "string", "enum": [event.value]},
+        "timestamp": when | {"description": "Of this attempt."},
+        "occurredAt": when,
+        "position": {"type": "integer", "description": "Grows with every event of a company."},
+        "data": {"$ref": _REF.format(name=_CARRIED[event.partition(".")[0]])},
+    }
+    schema = {"type": "object", "required": [*properties], "properties": properties}
+    return {
+        "summary": f"Sent to webhooks that are subscribed to {event.value}.",
+        "description": f"Scope to subscribe: `{event.carries.value}` beside `webhooks:write`.",
+        "security": [],
+        "requestBody": {"required": True, "content": {_JSON: {"schema": schema}}},
+        "responses": {"2XX": {"description": "Received. Anything else is tried again."}},
+    }
+
+
 def _header(name: str, description: str, most: int) -> dict[str, Any]:
     schema = {"type": "string", "maxLength": most}
     return {"name": name, "in": "header", "required": False, "description": description, "schema": schema}
@@ -184,10 +232,12 @@ def _refusals(route: Route) -> dict[str, Any]:
 def example(schema: dict[str, Any], components: dict[str, Any], *, needed: bool = False) -> Any:
     """A value that fits a schema, from its own examples; with ``needed`` only what cannot be left out."""
     match schema:
-        case {"$ref": ref}:
-            return example(components[ref.rpartition("/")[2]], components, needed=needed)
         case {"examples": [first, *_]}:
             return first
+        case {"$ref": ref}:
+            return example(components[ref.rpartition("/")[2]], components, needed=needed)
+        case {"allOf": [only]}:
+            return example(only, components, needed=needed)
         case {"enum": [first, *_]} | {"anyOf": [{"enum": [first, *_]}, *_]}:
             return first
         case {"anyOf": [first, *_]}:
@@ -223,7 +273,7 @@ def pages() -> list[HTTPRouteHandler]:
     async def page(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
         """The API to read."""
         return ASGIResponse(
-            body=_page(_root(request)).encode(),
+            body=_page(_root(request)).replace(_HERE, escape(_here(request))).encode(),
             media_type="text/html",
             headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
@@ -236,35 +286,54 @@ def _root(request: HttpRequest[Any, Any, Any]) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
+def _here(request: HttpRequest[Any, Any, Any]) -> str:
+    """Where the reader found this page, for commands to paste. The path is not in it."""
+    host = request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host}" if _HOST.fullmatch(host) else _HERE
+
+
 @lru_cache(maxsize=4)
 def _page(root: str) -> str:
+    """The page, as if it were served at `_HERE`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("distribu.entrypoints.http", "."), autoescape=True, trim_blocks=True
     )
+    environment.filters["prose"] = _prose
     document = openapi()
     groups: dict[str, list[dict[str, Any]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            groups.setdefault(operation["tags"][0], []).append(_shown(root + path, method, operation))
-    template = environment.get_template("reference.html")
-    return template.render(root=root, info=document["info"], groups=groups, codes=sorted(CODES.items()))
+            shown = _shown(root + path, method, operation, document["components"]["schemas"])
+            groups.setdefault(operation["tags"][0], []).append(shown)
+    return environment.get_template("reference.html").render(
+        root=root,
+        here=_HERE,
+        info=document["info"],
+        groups=groups,
+        codes=sorted(CODES.items()),
+        events=[(event.value, event.carries.value) for event in WireEvent],
+        verify=VERIFY,
+    )
 
 
-def _shown(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+def _prose(text: str) -> str:
+    """Text as HTML, with code where backticks are."""
+    return _CODE.sub(lambda found: f"<code>{found[1] or found[2]}</code>", escape(text))
+
+
+def _shown(path: str, method: str, operation: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
     def text(value: Any) -> str:
         return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON)
     status, done = next(iter(operation["responses"].items()))
     answer = done.get("content", {}).get(_JSON)
-    lines = [f"curl -X {method.upper()} http://127.0.0.1:8000{path}", '-H "Authorization: Bearer $KEY"']
+    lines = [f"curl -X {method.upper()} {_HERE}{path}", '-H "Authorization: Bearer $KEY"']
+    if operation["operationId"] == "PlaceOrder":
+        lines.append("-H 'Idempotency-Key: PO-7741'")
     if body:
         lines += [f"-H 'Content-Type: {_JSON}'", f"-d '{msgspec.json.encode(body['example']).decode()}'"]
     properties = body["schema"]["properties"] if body else {}
-    fields = [
-        (name, _kind(schema), name in body["schema"]["required"], schema.get("description", ""))
-        for name, schema in properties.items()
-    ]
     return {
         **operation,
         "method": method.upper(),
@@ -272,25 +341,66 @@ def _shown(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
         "curl": " \\\n  ".join(lines),
         "status": status,
         "answer": text(answer["example"]) if answer else None,
-        "fields": fields,
+        "fields": [
+            (name, _kind(schema, components), name in body["schema"]["required"], _description(schema))
+            for name, schema in properties.items()
+        ],
         "kinds": [
-            (one["name"], one["in"], _kind(one["schema"]), one["required"]) for one in operation["parameters"]
+            (
+                one["name"],
+                one["in"],
+                _kind(one["schema"], components),
+                one["required"],
+                one.get("description") or _description(one["schema"]),
+            )
+            for one in operation["parameters"]
         ],
     }
 
 
-def _kind(schema: dict[str, Any]) -> str:
-    """A schema in a few words."""
-    if "anyOf" in schema:
-        return " or ".join(_kind(part) for part in schema["anyOf"])
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    words = [str(schema.get("type", "any"))]
-    if schema.get("type") == "array":
-        words.append("of " + _kind(schema.get("items", {})))
-    for least, most in (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems")):
-        if least in schema or most in schema:
-            words.append(f"{schema.get(least, '')}…{schema.get(most, '')}")
-    return " ".join(words)
+def _description(schema: dict[str, Any]) -> str:
+    parts = [schema, *schema.get("anyOf", [])]
+    return next((part["description"] for part in parts if "description" in part), "")
+
+
+def _kind(schema: dict[str, Any], components: dict[str, Any]) -> str:
+    """A schema in a few words; what it refers to is told in its place."""
+    match schema:
+        case {"$ref": ref}:
+            return _kind(components[ref.rpartition("/")[2]], components)
+        case {"anyOf": parts} | {"allOf": parts}:
+            return " or ".join(_kind(part, components) for part in parts)
+        case {"enum": values}:
+            return " | ".join(map(str, values))
+        case {"type": "object", "properties": properties}:
+            needed = schema.get("required", [])
+            return "{" + ", ".join(name if name in needed else f"{name}?" for name in properties) + "}"
+        case {"type": "array", "items": items}:
+            return f"list of {_kind(items, components)}" + _between(schema, "minItems", "maxItems")
+        case {"type": "string", "minLength": 36, "maxLength": 36}:
+            return "id"
+        case {"type": "string", "format": "date-time"}:
+            return "time"
+        case {"type": "string"}:
+            return "text" + _between(schema, "minLength", "maxLength", " characters")
+        case {"type": "integer"}:
+            return "whole number" + _between(schema, "minimum", "maximum")
+        case {"type": "number"}:
+            return "number" + _between(schema, "minimum", "maximum")
+        case {"type": "boolean"}:
+            return "true | false"
+        case _:
+            return str(schema.get("type", "any"))
+
+
+def _between(schema: dict[str, Any], least: str, most: str, of: str = "") -> str:
+    """``, 1 to 200 characters``"""
+    match schema.get(least), schema.get(most):
+        case None, None:
+            return ""
+        case None, high:
+            return f", up to {high}{of}"
+        case low, None:
+            return f", at least {low}{of}"
+        case low, high:
+            return f", {low} to {high}{of}"

@@ -22,27 +22,59 @@ GRACE_S: Final = 15
 HEAD_MAX: Final = 65_536
 """Bytes of a request before its body."""
 
+HEAD_S: Final = 10.0
+"""What a connection may take for its head."""
+
 
 class _Bounded(HttpToolsProtocol):
-    """httptools reads heads of any length: this one hangs up on those that do not end."""
+    """httptools reads heads of any length and waits for them: this one hangs up on those that do not end."""
 
-    _head: int | None = 0
-    """Bytes read of a head that is not complete; None while there is none."""
+    _silent = 0
+    """Bytes read since a message last began, gave of its body, or ended: head, chunk extensions, trailers."""
+    _in_head = True
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always one
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        super().connection_lost(exc)
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def on_message_begin(self) -> None:
-        self._head = 0
+        self._silent, self._in_head = 0, True
+        self._in_time()
+        self._late = self.loop.call_later(HEAD_S, self.transport.close)
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers come by here too, and nobody reads them
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._head = None
+        self._silent, self._in_head = 0, False
+        self._in_time()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._silent = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._silent = 0
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
+        self._silent += len(data)
         super().data_received(data)
-        if self._head is not None and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > HEAD_MAX:
-                self.send_400_response("The request's head is too long.")
+        if self._silent > HEAD_MAX and not self.transport.is_closing():
+            self.send_400_response("The request's head is too long.")
 
 
 class _Server(uvicorn.Server):
@@ -89,6 +121,7 @@ async def listening(
         server_header=False,
         proxy_headers=False,
         lifespan="on",
+        timeout_keep_alive=65,
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,
         http=_Bounded,

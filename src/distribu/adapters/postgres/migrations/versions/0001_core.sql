@@ -2,8 +2,9 @@
 -- Companies are kept apart here a second time, by the server itself.
 CREATE TABLE distribu.answers (
     company_id UUID NOT NULL,
-    actor VARCHAR(64) COLLATE "C" NOT NULL,
+    actor VARCHAR(200) COLLATE "C" NOT NULL,
     key VARCHAR(255) COLLATE "C" NOT NULL,
+    customer_id UUID,
     fingerprint BYTEA NOT NULL,
     body TEXT COLLATE "C" NOT NULL,
     sealed BOOLEAN NOT NULL,
@@ -312,8 +313,8 @@ GRANT SELECT ON distribu.alembic_version TO distribu_tenant, distribu_machine;
 ALTER TABLE distribu.answers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE distribu.answers FORCE ROW LEVEL SECURITY;
 CREATE POLICY own ON distribu.answers TO distribu_tenant
-    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid)
-    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid);
+    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND (nullif(current_setting('app.customer_id', true), '') IS NULL OR customer_id = nullif(current_setting('app.customer_id', true), '')::uuid))
+    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND (nullif(current_setting('app.customer_id', true), '') IS NULL OR customer_id = nullif(current_setting('app.customer_id', true), '')::uuid));
 GRANT SELECT, INSERT, UPDATE ON distribu.answers TO distribu_tenant;
 CREATE POLICY machine ON distribu.answers TO distribu_machine USING (true) WITH CHECK (true);
 GRANT SELECT, DELETE ON distribu.answers TO distribu_machine;
@@ -328,8 +329,10 @@ GRANT SELECT, INSERT, UPDATE ON distribu.api_keys TO distribu_tenant;
 ALTER TABLE distribu.companies ENABLE ROW LEVEL SECURITY;
 ALTER TABLE distribu.companies FORCE ROW LEVEL SECURITY;
 CREATE POLICY own ON distribu.companies TO distribu_tenant
-    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid)
-    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid);
+    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL)
+    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL);
+CREATE POLICY contact ON distribu.companies FOR SELECT TO distribu_tenant
+    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid);
 GRANT SELECT, INSERT, UPDATE ON distribu.companies TO distribu_tenant;
 
 ALTER TABLE distribu.company_slugs ENABLE ROW LEVEL SECURITY;
@@ -363,7 +366,9 @@ ALTER TABLE distribu.key_grants ENABLE ROW LEVEL SECURITY;
 ALTER TABLE distribu.key_grants FORCE ROW LEVEL SECURITY;
 CREATE POLICY look_up ON distribu.key_grants FOR SELECT TO distribu_tenant USING (true);
 CREATE POLICY own ON distribu.key_grants FOR INSERT TO distribu_tenant WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL);
-CREATE POLICY revoke ON distribu.key_grants FOR UPDATE TO distribu_tenant USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL);
+CREATE POLICY revoke ON distribu.key_grants FOR UPDATE TO distribu_tenant
+    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL)
+    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL AND revoked);
 GRANT SELECT, INSERT, UPDATE (revoked) ON distribu.key_grants TO distribu_tenant;
 
 ALTER TABLE distribu.order_numbers ENABLE ROW LEVEL SECURITY;
@@ -425,8 +430,10 @@ GRANT SELECT, INSERT, UPDATE ON distribu.orders TO distribu_tenant;
 ALTER TABLE distribu.price_overrides ENABLE ROW LEVEL SECURITY;
 ALTER TABLE distribu.price_overrides FORCE ROW LEVEL SECURITY;
 CREATE POLICY own ON distribu.price_overrides TO distribu_tenant
-    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND (nullif(current_setting('app.customer_id', true), '') IS NULL OR customer_id = nullif(current_setting('app.customer_id', true), '')::uuid))
-    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND (nullif(current_setting('app.customer_id', true), '') IS NULL OR customer_id = nullif(current_setting('app.customer_id', true), '')::uuid));
+    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL)
+    WITH CHECK (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND nullif(current_setting('app.customer_id', true), '') IS NULL);
+CREATE POLICY contact ON distribu.price_overrides FOR SELECT TO distribu_tenant
+    USING (company_id = nullif(current_setting('app.company_id', true), '')::uuid AND (nullif(current_setting('app.customer_id', true), '') IS NULL OR customer_id = nullif(current_setting('app.customer_id', true), '')::uuid));
 GRANT SELECT, INSERT, UPDATE ON distribu.price_overrides TO distribu_tenant;
 
 ALTER TABLE distribu.stock_movements ENABLE ROW LEVEL SECURITY;
