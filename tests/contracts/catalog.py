@@ -19,7 +19,7 @@ from distribu.application.ordering import MoveOrder, ReadOrder
 from distribu.domain.catalog import STOCK_MAX, MovementReason
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.values import Money, ProductId
-from tests.contracts.asking import each, log_of, refused
+from tests.contracts.asking import contact_of, each, log_of, refused
 
 
 class CatalogUseCases:
@@ -239,3 +239,13 @@ class CatalogUseCases:
                     await shop.execute(request)
                 answers.add((no.refused.message, str(no.refused.fields)))
         assert len(answers) == 1
+
+    async def test_a_contact_sees_only_what_is_sold(self, shop: Harness) -> None:
+        sold, hidden = await shop.product("Sold"), await shop.product("Hidden", is_active=False)
+        contact = contact_of(shop, await shop.customer())
+        for active in (None, True, False):
+            page = await shop.execute(ListProducts(active=active), contact)
+            assert [it.id for it in page.items] == [sold.id]
+        with pytest.raises(NotFound):
+            await shop.execute(ReadProduct(product_id=hidden.id), contact)
+        assert (await shop.execute(ReadProduct(product_id=hidden.id))).id == hidden.id

@@ -31,6 +31,28 @@ class RateLimiterContract:
         advance(seconds=60)
         assert (await limiter.take(only)).allowed
 
+    async def test_a_limit_that_is_raised_counts_what_has_passed(self, limiter: RateLimiter) -> None:
+        for _ in range(5):
+            await limiter.take(five_a_minute())
+        raised = Limit("somebody", 8, 60)
+        standings = [await limiter.take(raised) for _ in range(5)]
+        assert [one.allowed for one in standings] == [True] * 3 + [False] * 2
+        assert [one.remaining for one in standings] == [2, 1, 0, 0, 0]
+
+    async def test_a_limit_that_is_lowered_lets_in_again_when_it_says(
+        self, limiter: RateLimiter, advance: Advance
+    ) -> None:
+        for _ in range(5):
+            await limiter.take(five_a_minute())
+            advance(seconds=1)
+        lowered = Limit("somebody", 2, 60)
+        refused = await limiter.take(lowered)
+        assert (refused.allowed, refused.remaining, refused.retry_after_s) == (False, 0, 58)
+        advance(seconds=57.999)
+        assert not (await limiter.take(lowered)).allowed
+        advance(seconds=0.001)
+        assert (await limiter.take(lowered)).allowed
+
     async def test_waiting_as_told_lets_exactly_one_more_in(
         self, limiter: RateLimiter, advance: Advance
     ) -> None:

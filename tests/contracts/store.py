@@ -688,7 +688,7 @@ class StoreContract:
             with pytest.raises(Conflict) as no:
                 async with store_of(impatient).begin(scope_of(impatient), once=KEY) as twin:
                     await twin.companies.current()
-        assert no.value.code == "idempotency_key_running"
+        assert (no.value.code, no.value.retry_after_s) == ("idempotency_key_running", 1)
 
     async def test_a_lock_that_is_held_too_long_makes_it_busy(self, impatient: Shop) -> None:
         product = await impatient.product()

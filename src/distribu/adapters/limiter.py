@@ -27,15 +27,18 @@ class InProcessLimiter:
         return Standing(
             allowed=allowed,
             limit=limit.most,
-            remaining=limit.most - len(log),
+            remaining=max(0, limit.most - len(log)),
             reset_at_s=ceil(log[-1] + limit.window_s),
-            retry_after_s=None if allowed else max(1, ceil(log[0] + limit.window_s - now)),
+            # More than the limit are in the log when it was lowered: all but ``most - 1`` have to pass.
+            retry_after_s=None
+            if allowed
+            else max(1, ceil(log[len(log) - limit.most] + limit.window_s - now)),
         )
 
     def _log(self, limit: Limit, now: float) -> deque[float]:
         log = self._logs.get(limit.key)
         if log is None:
-            log = self._logs[limit.key] = deque(maxlen=limit.most)
+            log = self._logs[limit.key] = deque()
             if len(self._logs) > self._keys_max:
                 self._logs.popitem(last=False)
         else:

@@ -10,7 +10,7 @@ from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
 from distribu.domain.access import Permission
 from distribu.domain.catalog import STOCK_MAX, Product, StockMovement
-from distribu.domain.errors import Invalid
+from distribu.domain.errors import Invalid, NotFound
 from distribu.domain.values import ProductId
 
 _Name = Annotated[str, Meta(min_length=1, max_length=200, examples=["Oat Flour 25 kg"])]
@@ -19,6 +19,7 @@ _Description = Annotated[str, Meta(max_length=2000, examples=["Fine oat flour, 2
 _Category = Annotated[str, Meta(max_length=100, examples=["Flour"])]
 _Unit = Annotated[str, Meta(min_length=1, max_length=20, examples=["bag"])]
 _Stock = Annotated[int, Meta(ge=0, le=STOCK_MAX, examples=[120])]
+_Threshold = Annotated[int, Meta(ge=0, le=STOCK_MAX, examples=[5])]
 _Url = Annotated[
     str,
     Meta(pattern="^https?://[^\\s\\x00]+$", max_length=2048, examples=["https://acme.example/oat-flour.jpg"]),
@@ -44,7 +45,7 @@ class CreateProduct(Command[Product], frozen=True, kw_only=True):
     category: _Category = ""
     unit: _Unit = "each"
     stock: _Stock = 0
-    low_stock_threshold: _Stock = 5
+    low_stock_threshold: _Threshold = 5
     is_active: bool = True
     image_url: _Url | None = None
 
@@ -72,7 +73,7 @@ class EditProduct(Command[Product], frozen=True, kw_only=True):
     description: _Description | UnsetType = UNSET
     category: _Category | UnsetType = UNSET
     unit: _Unit | UnsetType = UNSET
-    low_stock_threshold: _Stock | UnsetType = UNSET
+    low_stock_threshold: _Threshold | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
     image_url: _Url | None | UnsetType = UNSET
     version: fields.IfMatch | None = None
@@ -98,18 +99,24 @@ class ArchiveProduct(Command[None], frozen=True, kw_only=True):
 
 
 class ReadProduct(Query[Product], frozen=True, kw_only=True):
-    """One product."""
+    """One product. A contact sees it only while it is active."""
 
     needs = Permission.PRODUCTS_READ
 
     product_id: fields.ProductIdInPath
 
     async def run(self, reads: Reads) -> Product:
-        return await reads.products.get(self.product_id)
+        product = await reads.products.get(self.product_id)
+        if reads.actor.customer_id is not None and not product.is_active:
+            raise NotFound("product_not_found")
+        return product
 
 
 class ListProducts(Query[Page[Product]], frozen=True, kw_only=True):
-    """Products, newest first; ``search`` looks in name, SKU and category, ignoring case."""
+    """Products, newest first; ``search`` looks in name, SKU and category, ignoring case.
+
+    A contact sees the active ones.
+    """
 
     needs = Permission.PRODUCTS_READ
 
@@ -125,7 +132,7 @@ class ListProducts(Query[Page[Product]], frozen=True, kw_only=True):
             cursor=self.cursor,
             category=self.category,
             search=self.search,
-            active=self.active,
+            active=self.active if reads.actor.customer_id is None else True,
         )
 
 
@@ -136,8 +143,8 @@ class AdjustStock(Command[Product], frozen=True, kw_only=True):
 
     product_id: fields.ProductIdInPath
     quantity: Annotated[int, Meta(ge=-STOCK_MAX, le=STOCK_MAX, examples=[24])]
-    reason: MoveReason
-    note: Annotated[str, Meta(max_length=500, examples=["counted twice"])] = ""
+    reason: Annotated[MoveReason, Meta(examples=["RECEIVED"])]
+    note: Annotated[str, Meta(max_length=500, examples=["Delivery note 8812"])] = ""
 
     async def run(self, work: Work) -> Product:
         if self.quantity == 0 or (self.reason is MoveReason.RECEIVED and self.quantity < 0):

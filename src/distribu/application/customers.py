@@ -12,7 +12,7 @@ from distribu.domain.customers import ADDRESSES_MAX, Customer, CustomerStatus, P
 from distribu.domain.errors import Invalid, NotFound
 from distribu.domain.values import Address, AddressId, CustomerId
 
-_Name = Annotated[str, Meta(max_length=100, examples=["Corner Shop"])]
+_Name = Annotated[str, Meta(max_length=100, examples=["Green Grocer"])]
 _Notes = Annotated[str, Meta(max_length=2000)]
 _Days = Annotated[int, Meta(ge=0, le=3650, examples=[30])]
 _Part = Annotated[str, Meta(max_length=100)]

@@ -33,7 +33,7 @@ _IF_MATCH: Final = Meta(extra={"in": "if-match"})
 ProductId = Annotated[values.ProductId, _UUID]
 CustomerId = Annotated[values.CustomerId, _UUID]
 AddressId = Annotated[values.AddressId, _UUID]
-Cursor = Annotated[str, _UUID]
+Cursor = Annotated[str, _UUID, Meta(description="`nextCursor` of the page before.")]
 
 ProductIdInPath = Annotated[values.ProductId, _UUID, _PATH]
 CustomerIdInPath = Annotated[values.CustomerId, _UUID, _PATH]
@@ -62,6 +62,7 @@ Amount = Annotated[
 TaxRate = Annotated[
     values.Rate,
     Meta(
+        description="A share: 0.2 is 20 %.",
         extra={"check": values.exact_rate},
         examples=[0.2],
         extra_json_schema={
@@ -74,8 +75,8 @@ TaxRate = Annotated[
     ),
 ]
 Quantity = Annotated[int, Meta(ge=1, le=ordering.QUANTITY_MAX, examples=[2])]
-Limit = Annotated[int, Meta(ge=1, le=100)]
-Email = Annotated[str, Meta(min_length=3, max_length=254, examples=["orders@corner-shop.example"])]
+Limit = Annotated[int, Meta(ge=1, le=100, description="At most so many.")]
+Email = Annotated[str, Meta(min_length=3, max_length=254, examples=["orders@green-grocer.example"])]
 Moment = Annotated[datetime, Meta(tz=True, examples=["2026-01-31T09:30:00.000Z"])]
 Scopes = Annotated[tuple[Permission, ...], Meta(min_length=1, max_length=len(SCOPES))]
 

@@ -200,7 +200,7 @@ class MoveOrder(Command[Order], frozen=True, kw_only=True):
     needs = Permission.ORDERS_WRITE
 
     order_id: fields.OrderIdInPath
-    status: OrderStatus
+    status: Annotated[OrderStatus, Meta(examples=["SHIPPED"])]
     carrier: Annotated[str, Meta(max_length=100, examples=["DHL"])] = ""
     tracking_number: Annotated[str, Meta(max_length=100, examples=["00340434161094"])] = ""
     version: fields.IfMatch | None = None
@@ -232,7 +232,7 @@ class RecordPayment(Command[Order], frozen=True, kw_only=True):
 
     order_id: fields.OrderIdInPath
     amount: fields.Amount
-    method: PaymentMethod
+    method: Annotated[PaymentMethod, Meta(examples=["TRANSFER"])]
     reference: Annotated[str, Meta(max_length=100, examples=["TRF-2201"])] = ""
 
     async def run(self, work: Work) -> Order:

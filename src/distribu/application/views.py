@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from distribu.application.ports import NUMBER_TO_COME, Page
-from distribu.domain.access import Actor, ActorKind, ApiKey, Permission
+from distribu.domain.access import SCOPES, Actor, ActorKind, ApiKey
 from distribu.domain.audit import Record
 from distribu.domain.catalog import MovementReason, Product, StockMovement
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
@@ -29,7 +29,22 @@ encode: Final[Callable[[Any], bytes]] = _encoder.encode
 """JSON as it goes out: decimals are numbers with the places they have."""
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T09:30:00.000Z"])]
-Price = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "decimal"}, examples=[12.5])]
+Price = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "decimal"}, examples=[18.4])]
+Id = Annotated[str, Meta(examples=["0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"])]
+Scope = Annotated[str, Meta(extra_json_schema={"enum": [scope.value for scope in SCOPES]})]
+
+_Name = Annotated[str, Meta(examples=["Oat Flour 25 kg"])]
+_Sku = Annotated[str, Meta(examples=["OAT-25"])]
+_Currency = Annotated[str, Meta(examples=["USD"])]
+_Country = Annotated[str, Meta(examples=["GB"])]
+_Zero = Annotated[Price, Meta(examples=[0])]
+_Count = Annotated[int, Meta(examples=[2])]
+_Stock = Annotated[int, Meta(examples=[120])]
+_Subtotal = Annotated[Price, Meta(examples=[36.8])]
+_Tax = Annotated[Price, Meta(examples=[7.36])]
+_Total = Annotated[Price, Meta(examples=[44.16])]
+_Event = Annotated[str, Meta(examples=["order.created"])]
+_None = Meta(examples=[None])
 
 
 @lru_cache(maxsize=8192)  # a page shows the same rows again and again, and this costs as much as a row
@@ -67,11 +82,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class CompanyView(View, frozen=True, kw_only=True):
-    id: str
-    slug: str
-    name: str
-    currency: str
-    time_zone: str
+    id: Id
+    slug: Annotated[str, Meta(examples=["acme"])]
+    name: Annotated[str, Meta(examples=["Acme Distributors"])]
+    currency: _Currency
+    time_zone: Annotated[str, Meta(examples=["Europe/London"])]
     tax_rate: Price
     shipping: Price
     order_minimum: Price
@@ -82,66 +97,66 @@ class CompanyView(View, frozen=True, kw_only=True):
 
 
 class ProductView(View, frozen=True, kw_only=True):
-    id: str
-    sku: str | None
-    name: str
-    description: str
-    category: str
-    unit: str
+    id: Id
+    sku: _Sku | None
+    name: _Name
+    description: Annotated[str, Meta(examples=["Fine oat flour, 25 kg bag."])]
+    category: Annotated[str, Meta(examples=["Flour"])]
+    unit: Annotated[str, Meta(examples=["bag"])]
     price: Price
-    stock: int
-    low_stock_threshold: int
+    stock: _Stock
+    low_stock_threshold: Annotated[int, Meta(examples=[5])]
     is_active: bool
-    image_url: str | None
+    image_url: Annotated[str | None, Meta(examples=["https://acme.example/oat-flour.jpg"])]
     created_at: Time
     updated_at: Time
 
 
 class StockMovementView(View, frozen=True, kw_only=True):
-    id: str
-    product_id: str
-    quantity: int
-    reason: MovementReason
-    note: str
-    order_id: str | None
-    stock_after: int
+    id: Id
+    product_id: Id
+    quantity: Annotated[int, Meta(examples=[24])]
+    reason: Annotated[MovementReason, Meta(examples=["RECEIVED"])]
+    note: Annotated[str, Meta(examples=["Delivery note 8812"])]
+    order_id: Annotated[Id | None, _None]
+    stock_after: Annotated[int, Meta(examples=[144])]
     created_at: Time
 
 
 class AddressView(View, frozen=True, kw_only=True):
-    id: str
-    name: str
-    line1: str
+    id: Id
+    name: Annotated[str, Meta(examples=["Green Grocer"])]
+    line1: Annotated[str, Meta(examples=["12 High Street"])]
     line2: str
-    city: str
+    city: Annotated[str, Meta(examples=["Leeds"])]
     region: str
-    postal_code: str
-    country: str
+    postal_code: Annotated[str, Meta(examples=["LS1 4AB"])]
+    country: _Country
     phone: str
     is_default: bool
 
 
 class CustomerView(View, frozen=True, kw_only=True):
-    id: str
-    email: str
-    name: str
+    id: Id
+    email: Annotated[str, Meta(examples=["orders@green-grocer.example"])]
+    name: Annotated[str, Meta(examples=["Green Grocer"])]
     status: CustomerStatus
     notes: str
-    credit_limit: Price | None
-    credit_used: Price
-    tax_rate_override: Price | None
-    email_verified: bool
-    payment_terms_days: int
+    credit_limit: Annotated[Price | None, Meta(examples=[5000])]
+    credit_used: Annotated[Price, Meta(examples=[44.16])]
+    tax_rate_override: Annotated[Price | None, _None]
+    email_verified: Annotated[bool, Meta(examples=[False])]
+    payment_terms_days: Annotated[int, Meta(examples=[30])]
     addresses: list[AddressView]
     created_at: Time
     updated_at: Time
 
 
 class PriceOverrideView(View, frozen=True, kw_only=True):
-    id: str
-    customer_id: str
-    product_id: str
-    price: Price | None
+    id: Id
+    customer_id: Id
+    product_id: Id
+    price: Annotated[Price | None, Meta(examples=[17.9])]
     created_at: Time
     updated_at: Time
 
@@ -153,30 +168,30 @@ class CustomerDetailView(CustomerView, frozen=True, kw_only=True):
 
 
 class LineView(View, frozen=True, kw_only=True):
-    id: str
-    product_id: str
-    product_name: str
-    product_sku: str | None
-    quantity: int
+    id: Id
+    product_id: Id
+    product_name: _Name
+    product_sku: _Sku | None
+    quantity: _Count
     unit_price: Price
 
 
 class OrderView(View, frozen=True, kw_only=True):
-    id: str
+    id: Id
     number: int | msgspec.Raw
-    status: OrderStatus
-    customer_id: str
-    po_number: str
+    status: Annotated[OrderStatus, Meta(examples=["SUBMITTED"])]
+    customer_id: Id
+    po_number: Annotated[str, Meta(examples=["PO-7741"])]
     notes: str
-    source: OrderSource
-    subtotal: Price
-    tax: Price
-    shipping: Price
-    total: Price
-    paid: Price
-    balance: Price
-    payment_status: PaymentStatus
-    currency: str
+    source: Annotated[OrderSource, Meta(examples=["API"])]
+    subtotal: _Subtotal
+    tax: _Tax
+    shipping: _Zero
+    total: _Total
+    paid: _Zero
+    balance: _Total
+    payment_status: Annotated[PaymentStatus, Meta(examples=["UNPAID"])]
+    currency: _Currency
     shipping_address: AddressView | None
     carrier: str
     tracking_number: str
@@ -187,10 +202,10 @@ class OrderView(View, frozen=True, kw_only=True):
 
 
 class PreviewLineView(View, frozen=True, kw_only=True):
-    product_id: str
-    product_name: str
-    product_sku: str | None
-    quantity: int
+    product_id: Id
+    product_name: _Name
+    product_sku: _Sku | None
+    quantity: _Count
     unit_price: Price
 
 
@@ -202,22 +217,22 @@ class RefusalView(View, frozen=True, kw_only=True):
 class PreviewView(View, frozen=True, kw_only=True):
     """What an order would be: it would be accepted when ``refusals`` is empty."""
 
-    subtotal: Price
-    tax: Price
-    shipping: Price
-    total: Price
-    currency: str
+    subtotal: _Subtotal
+    tax: _Tax
+    shipping: _Zero
+    total: _Total
+    currency: _Currency
     items: list[PreviewLineView]
-    refusals: list[RefusalView]
+    refusals: Annotated[list[RefusalView], Meta(examples=[[]])]
 
 
 class ApiKeyView(View, frozen=True, kw_only=True):
-    id: str
-    name: str
-    prefix: str
-    scopes: list[Permission]
-    expires_at: Time | None
-    revoked_at: Time | None
+    id: Id
+    name: Annotated[str, Meta(examples=["ERP"])]
+    prefix: Annotated[str, Meta(examples=["dk_Q2hv"])]
+    scopes: list[Scope]
+    expires_at: Annotated[Time | None, _None]
+    revoked_at: Annotated[Time | None, _None]
     created_at: Time
     updated_at: Time
 
@@ -225,15 +240,15 @@ class ApiKeyView(View, frozen=True, kw_only=True):
 class ApiKeyIssuedView(ApiKeyView, frozen=True, kw_only=True):
     """A key with its secret, which is shown this once."""
 
-    key: str
+    key: Annotated[str, Meta(examples=["dk_…"])]
 
 
 class WebhookView(View, frozen=True, kw_only=True):
-    id: str
-    url: str
-    events: list[str]
+    id: Id
+    url: Annotated[str, Meta(examples=["https://erp.green-grocer.example/distribu"])]
+    events: list[_Event]
     is_active: bool
-    secret_rotation_grace_expires_at: Time | None
+    secret_rotation_grace_expires_at: Annotated[Time | None, _None]
     created_at: Time
     updated_at: Time
 
@@ -241,27 +256,32 @@ class WebhookView(View, frozen=True, kw_only=True):
 class WebhookIssuedView(WebhookView, frozen=True, kw_only=True):
     """A webhook with its new secret, which is shown this once."""
 
-    secret: str
+    secret: Annotated[str, Meta(examples=["whsec_…"])]
 
 
 class AttemptView(View, frozen=True, kw_only=True):
-    number: int
+    number: Annotated[int, Meta(examples=[1])]
     at: Time
-    duration_ms: int
-    status: int | None
-    headers: dict[str, str]
-    body: str
+    duration_ms: Annotated[int, Meta(examples=[84])]
+    status: Annotated[int | None, Meta(examples=[200])]
+    headers: Annotated[dict[str, str], Meta(examples=[{"content-type": "text/plain"}])]
+    body: Annotated[str, Meta(examples=["OK"])]
     error: str
 
 
 class DeliveryView(View, frozen=True, kw_only=True):
-    id: str
-    webhook_id: str
-    event_id: str
-    event: str
-    status: DeliveryStatus
-    next_attempt_at: Time | None
+    id: Id
+    webhook_id: Id
+    event_id: Id
+    event: _Event
+    status: Annotated[DeliveryStatus, Meta(examples=["DELIVERED"])]
+    next_attempt_at: Annotated[Time | None, _None]
     created_at: Time
+
+
+class DeliveryDetailView(DeliveryView, frozen=True, kw_only=True):
+    """A delivery with every attempt made, oldest first."""
+
     attempts: list[AttemptView]
 
 
@@ -279,11 +299,11 @@ class RecordView(View, frozen=True, kw_only=True):
 
 
 class MeView(View, frozen=True, kw_only=True):
-    company_id: str
-    company_name: str
-    company_slug: str
-    key_name: str
-    scopes: list[Permission]
+    company_id: Id
+    company_name: Annotated[str, Meta(examples=["Acme Distributors"])]
+    company_slug: Annotated[str, Meta(examples=["acme"])]
+    key_name: Annotated[str, Meta(examples=["ERP"])]
+    scopes: list[Scope]
 
 
 class RecordBody(View, frozen=True, kw_only=True):
@@ -517,17 +537,25 @@ def _attempt(it: Attempt) -> AttemptView:
     )
 
 
-def _delivery(it: Delivery) -> DeliveryView:
-    return DeliveryView(
-        id=it.id,
-        webhook_id=it.webhook_id,
-        event_id=it.event_id,
-        event=it.event,
-        status=it.status,
-        next_attempt_at=_maybe(it.next_attempt_at),
-        created_at=time(it.created_at),
-        attempts=[_attempt(attempt) for attempt in it.attempts],
-    )
+def _delivery_fields(it: Delivery) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "webhook_id": it.webhook_id,
+        "event_id": it.event_id,
+        "event": it.event,
+        "status": it.status,
+        "next_attempt_at": _maybe(it.next_attempt_at),
+        "created_at": time(it.created_at),
+    }
+
+
+def _delivery(it: Delivery) -> DeliveryDetailView:
+    return DeliveryDetailView(**_delivery_fields(it), attempts=[_attempt(one) for one in it.attempts])
+
+
+def _listed(it: Any) -> Any:
+    """An element of a page: deliveries are listed without their attempts."""
+    return DeliveryView(**_delivery_fields(it)) if isinstance(it, Delivery) else of(it)
 
 
 def _record(it: Record) -> RecordView:
@@ -552,7 +580,7 @@ def me(company: Company, actor: Actor) -> MeView:
         company_name=company.name,
         company_slug=company.slug,
         key_name=actor.label,
-        scopes=sorted(actor.permissions),
+        scopes=[*sorted(actor.permissions)],
     )
 
 
@@ -578,5 +606,5 @@ def of(it: Any) -> Any:
     if isinstance(it, View):
         return it
     if isinstance(it, Page):
-        return Page(tuple([of(item) for item in it.items]), it.next_cursor)
+        return Page(tuple([_listed(item) for item in it.items]), it.next_cursor)
     raise Bug(f"there is no view of {type(it).__name__}")

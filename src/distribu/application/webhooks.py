@@ -13,9 +13,12 @@ from distribu.domain.values import Secret, WebhookId
 from distribu.domain.webhooks import URL_MAX, WEBHOOKS_MAX, Delivery, Webhook, WireEvent
 
 _Url = Annotated[
-    str, Meta(min_length=1, max_length=URL_MAX, examples=["https://erp.corner-shop.example/distribu"])
+    str, Meta(min_length=1, max_length=URL_MAX, examples=["https://erp.green-grocer.example/distribu"])
 ]
-_Events = Annotated[tuple[WireEvent, ...], Meta(min_length=1, max_length=len(WireEvent))]
+_Events = Annotated[
+    tuple[WireEvent, ...],
+    Meta(min_length=1, max_length=len(WireEvent), examples=[["order.created", "product.low_stock"]]),
+]
 
 
 class RegisterWebhook(Command[Issued[Webhook]], frozen=True, kw_only=True):

@@ -278,7 +278,7 @@ class MemoryTx:
         self.entered = True
         if self.once is not None:
             twin = (self.scope.company_id, self.once.actor, self.once.key)
-            await self._hold(twin, Conflict("idempotency_key_running"))
+            await self._hold(twin, Conflict("idempotency_key_running", retry_after_s=1))
         if not self.readonly:
             await self._hold(self.scope.company_id, Busy("busy", retry_after_s=1))
         if self.once is not None:

@@ -212,8 +212,9 @@ def _success(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     one: dict[str, Any] = {"$ref": _REF.format(name=route.result.__name__)}
     schema: dict[str, Any] = {"type": "object", "required": ["data"], "properties": {"data": one}}
     if route.paged:
-        cursor = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-        pagination = {"type": "object", "properties": {"hasMore": {"type": "boolean"}, "nextCursor": cursor}}
+        cursor = {"anyOf": [{"type": "string"}, {"type": "null"}], "examples": [None]}
+        more = {"type": "boolean", "examples": [False]}
+        pagination = {"type": "object", "properties": {"hasMore": more, "nextCursor": cursor}}
         schema["properties"] = {"data": {"type": "array", "items": one}, "pagination": pagination}
     content = {_JSON: {"schema": schema, "example": example(schema, components)}}
     return {"description": "Done." if route.status == 200 else "Made.", "content": content}
@@ -349,7 +350,7 @@ def _shown(path: str, method: str, operation: dict[str, Any], components: dict[s
             (
                 one["name"],
                 one["in"],
-                _kind(one["schema"], components),
+                _kind(one["schema"], components).removesuffix(" or null"),
                 one["required"],
                 one.get("description") or _description(one["schema"]),
             )

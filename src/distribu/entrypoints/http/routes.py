@@ -82,6 +82,6 @@ ROUTES: Final = (
         f"{_webhook}/rotate-secret", webhooks.RotateWebhookSecret, "Webhooks", views.WebhookIssuedView, 200
     ),
     _list(f"{_webhook}/deliveries", webhooks.ListDeliveries, "Webhooks", views.DeliveryView),
-    _read("/deliveries/{delivery_id:str}", webhooks.ReadDelivery, "Webhooks", views.DeliveryView),
+    _read("/deliveries/{delivery_id:str}", webhooks.ReadDelivery, "Webhooks", views.DeliveryDetailView),
 )
 """The public API under `/api/v1`."""
