@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from dependency_injector import containers, providers
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, Error, OperationalError
 
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import InProcessLimiter
@@ -17,7 +17,7 @@ from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
 from distribu.adapters.postgres.host import HostStore
 from distribu.adapters.postgres.migrations import migrate
 from distribu.adapters.postgres.queue import PostgresQueue
-from distribu.adapters.postgres.roles import NotMigrated, UnsafeRole, queue_url
+from distribu.adapters.postgres.roles import NotMigrated, UnsafeRole, UserUnnamed, queue_url
 from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
@@ -32,7 +32,19 @@ class DatabaseUnreachable(Exception):
     """No connection to the database that the settings name; the message says why."""
 
 
-StartRefused = (SettingsUnusable, EmbeddedFailed, DatabaseUnreachable, NotMigrated, UnsafeRole)
+class MigrationRefused(Exception):
+    """The database did not let the owner do what a migration takes; the message says what."""
+
+
+StartRefused = (
+    SettingsUnusable,
+    EmbeddedFailed,
+    DatabaseUnreachable,
+    MigrationRefused,
+    NotMigrated,
+    UnsafeRole,
+    UserUnnamed,
+)
 """What can keep Distribu from starting through no bug: each says what to do."""
 
 
@@ -137,6 +149,8 @@ def migrated(settings: Settings) -> list[str]:
         return migrate(settings.owner_database_url, settings.database_url)
     except OperationalError as error:
         raise DatabaseUnreachable(f"the database cannot be reached: {error}") from None
+    except Error as error:
+        raise MigrationRefused(f"the database cannot be migrated as this owner: {error}") from None
 
 
 @asynccontextmanager

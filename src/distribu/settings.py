@@ -18,6 +18,7 @@ import msgspec
 from cryptography.fernet import Fernet
 from msgspec import Meta
 
+from distribu.application.wrong import told
 from distribu.domain.values import Secret
 
 PREFIX: Final = "DISTRIBU_"
@@ -161,12 +162,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if name not in known:
             problems.append(f"{variable} is no setting of Distribu")
             continue
+        field = next(one for one in msgspec.structs.fields(Settings) if one.name == name)
         try:
-            field = next(one for one in msgspec.structs.fields(Settings) if one.name == name)
             given[name] = msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as error:
             shown = "" if name in _SECRET else f" (it is {value!r})"
-            problems.append(f"{variable}: {error}{shown}")
+            problems.append(f"{variable} {told(error, field.type)[1]}{shown}")
     settings = Settings(**given)
     problems += _wrong(settings)
     if problems:

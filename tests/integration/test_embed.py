@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
 from typing import Any
 from uuid import UUID, uuid4
@@ -44,6 +45,7 @@ from distribu.application.catalog import (
 )
 from distribu.application.kernel import Once
 from distribu.application.team import ReadCompany
+from distribu.container import database, migrated, running
 from distribu.domain.access import Permission
 from distribu.domain.catalog import Product
 
@@ -53,6 +55,18 @@ def create(name: str = "Oat Flour", **more: Any) -> CreateProduct:
 
 
 class TestConnected:
+    @pytest.mark.parametrize(
+        ("name", "by_socket"), [("a b+r&d 50%25x:'ü'", True), ("a,b", False)], ids=["odd", "comma"]
+    )
+    async def test_the_data_may_be_in_a_directory_of_any_name(self, name: str, by_socket: bool) -> None:
+        with TemporaryDirectory(dir="/tmp") as short:  # a socket's path has a length
+            data = Settings(data_dir=f"{short}/{name}")
+            with database(data) as settings:
+                assert ("host=" in (settings.database_url or "")) == by_socket
+                async with running(settings) as distribu:
+                    assert (await (await Shop.open(distribu)).product()).version == 1
+            assert migrated(data) == []
+
     async def test_use_cases_called_directly(self, settings: Settings) -> None:
         async with connect(settings) as distribu:
             shop = await Shop.open(distribu)
@@ -324,6 +338,24 @@ class TestInside:
         async with connection.transaction(force_rollback=True):
             await inside(distribu, connection).execute_once(shop.actor, create(), once)
         assert not (await distribu.execute_once(shop.actor, create(), once)).replayed
+
+    async def test_two_at_once_take_turns(
+        self, distribu: Distribu, shop: Shop, connection: AsyncConnection[Any]
+    ) -> None:
+        stranger, product = await shop.stranger(), await shop.product("Rye")
+        async with connection.transaction():
+            hosted = inside(distribu, connection)
+            before = await state(connection)
+            ends = await asyncio.gather(
+                hosted.execute(shop.actor, create("Oat")),
+                hosted.execute(stranger.actor, ReadProduct(product_id=product.id)),
+                hosted.execute(shop.actor, ReadProduct(product_id=product.id)),
+                hosted.execute(stranger.actor, create("Spelt")),
+                return_exceptions=True,
+            )
+            assert await state(connection) == before
+        assert [type(end) for end in ends] == [Product, NotFound, Product, Product]
+        assert (await names(shop), await names(stranger)) == (["Oat", "Rye"], ["Spelt"])
 
     async def test_an_order_has_its_number_before_the_host_commits(
         self, distribu: Distribu, shop: Shop, connection: AsyncConnection[Any]

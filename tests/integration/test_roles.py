@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import psycopg
@@ -15,7 +16,7 @@ from distribu.adapters.postgres.migrations import differences, migrate
 from distribu.adapters.postgres.roles import APP, SETTINGS, NotMigrated, UnsafeRole, queue_url
 from distribu.application.audit import ListAudit
 from distribu.application.catalog import CreateProduct
-from distribu.container import running
+from distribu.container import StartRefused, database, migrated, running
 from distribu.domain.audit import Person
 from tests.integration.test_walls import elsewhere, superuser
 
@@ -48,6 +49,12 @@ def owner(house: Settings) -> Iterator["psycopg.Connection[Any]"]:
     """The owner of the tables, in that database."""
     with psycopg.connect(house.owner_database_url or "", autocommit=True) as connection:
         yield connection
+
+
+def logged_in(url: str, user: str) -> str:
+    """The same database as somebody else, ``name:password``."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}@{parts.netloc.rpartition('@')[2]}"))
 
 
 async def refuses(settings: Settings, why: str) -> None:
@@ -141,6 +148,34 @@ class TestStarting:
         empty = msgspec.structs.replace(house, database_url=elsewhere(house.database_url, "postgres"))
         with pytest.raises(NotMigrated):
             await starts(empty)
+
+
+class TestLogins:
+    @pytest.mark.parametrize(
+        "url", ["postgresql:///distribu", "postgresql://db.example/distribu", "postgresql://:word@db.example/"]
+    )
+    async def test_a_url_without_a_user_has_no_queue_beside_it(self, url: str) -> None:
+        with pytest.raises(StartRefused, match="names no user"), database(Settings(database_url=url)):
+            pass
+        given = Settings(database_url=url, queue_database_url="postgresql://worker@db.example/distribu")
+        with database(given) as settings:
+            assert settings == given
+
+    async def test_an_owner_that_may_make_no_logins_is_told_so(self, settings: Settings) -> None:
+        with psycopg.connect(superuser(settings), autocommit=True) as root:
+            root.execute("CREATE ROLE plain_owner LOGIN PASSWORD 'of-the-owner'")
+            root.execute("CREATE DATABASE plain_house OWNER plain_owner")
+        owner, app = (
+            logged_in(superuser(settings, "plain_house"), user)
+            for user in ("plain_owner:of-the-owner", "plain_app:of-the-app")
+        )
+        try:
+            with pytest.raises(StartRefused, match="permission denied to create role"):
+                migrated(msgspec.structs.replace(settings, database_url=app, owner_database_url=owner))
+        finally:
+            with psycopg.connect(superuser(settings), autocommit=True) as root:
+                root.execute("DROP DATABASE plain_house")
+                root.execute("DROP ROLE plain_owner")
 
 
 class TestPrivileges:

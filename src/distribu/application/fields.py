@@ -49,7 +49,7 @@ Amount = Annotated[
     values.Money,
     Meta(
         extra={"check": values.exact_money},
-        examples=[12.5],
+        examples=[18.4],
         extra_json_schema={
             "type": "number",
             "format": "decimal",

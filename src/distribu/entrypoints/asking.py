@@ -17,6 +17,7 @@ from distribu import application
 from distribu.application import views
 from distribu.application.fields import decimal_of
 from distribu.application.kernel import Request
+from distribu.application.wrong import told
 from distribu.domain.errors import Invalid
 from distribu.entrypoints.http.reference import example as example_of
 
@@ -86,8 +87,7 @@ def asked(kind: type[Request[Any]], words: Iterable[str]) -> Request[Any]:
     try:
         request: Request[Any] = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$.")
-        raise Invalid("invalid_request", fields={where.strip("`"): what[:1].lower() + what[1:]}) from None
+        raise Invalid("invalid_request", fields=dict([told(error, kind)])) from None
     return request
 
 

@@ -31,9 +31,18 @@ class NotMigrated(Exception):
     """The schema is not the one this version needs; `distribu migrate` makes it so."""
 
 
+class UserUnnamed(Exception):
+    """A URL does not say whom to log in as, and the queue's user is named after that one."""
+
+
 def queue_url(url: str) -> str:
-    """The URL by which the queue logs in: the application's, as ``<user>_queue``."""
+    """The URL by which the queue logs in: the application's, as ``<user>_queue``. Raises `UserUnnamed`."""
     parts = urlsplit(url)
+    if not parts.username:
+        raise UserUnnamed(
+            "DISTRIBU_DATABASE_URL names no user: write it as postgresql://user:password@host/database, "
+            "or set DISTRIBU_QUEUE_DATABASE_URL too"
+        )
     user, _, host = parts.netloc.rpartition("@")
     name, colon, password = user.partition(":")
     return urlunsplit(parts._replace(netloc=f"{quote(unquote(name) + '_queue')}{colon}{password}@{host}"))

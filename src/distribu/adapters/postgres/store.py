@@ -315,8 +315,7 @@ class PostgresTx:
                 raise Conflict("idempotency_key_running", retry_after_s=1) from error
             raise refusal(error) from error
         except errors.Error as error:
-            # Under an idempotency key, to send it again is right in either case.
-            if commits and self.once is None:
+            if commits:
                 raise InDoubt(str(error)) from error
             raise refusal(error) from error
 

@@ -13,7 +13,7 @@ from litestar import Response
 from litestar.response.base import ASGIResponse
 from msgspec import inspect
 
-from distribu.application import views
+from distribu.application import views, wrong
 from distribu.application.fields import UUID_PATTERN, decimal_of, type_info
 from distribu.application.kernel import Issued, Request
 from distribu.application.ports import Page
@@ -45,9 +45,6 @@ STATUS: Final[Mapping[type[Refused], int]] = {
 
 _SHOWN: Final = 200
 _UUID: Final = compiled(UUID_PATTERN.strip("^$"))
-_WHERE: Final = compiled(r"^(?P<what>.*?)(?: - at `\$?\.?(?P<where>.*)`)?$")
-_UNKNOWN: Final = compiled(r"contains unknown field `(?P<name>.*)`$")
-_MISSING: Final = compiled(r"missing required field `(?P<name>.*)`$")
 _ETAG: Final = compiled(r'^(?:W/)?"(\d{1,9})"$')
 
 Fields = Mapping[str, inspect.Field]
@@ -165,14 +162,14 @@ async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
         if not known.body and body.strip() not in (b"", b"{}"):
             raise Invalid("invalid_request", fields={"": "this takes no body"})
         if unknown := given.keys() - known.body:
-            wrong = {name: route.instead.get(name, "is no field of this") for name in sorted(unknown)[:20]}
-            raise Invalid("invalid_request", fields=wrong)
+            no = {name: route.instead.get(name, "is no field of this") for name in sorted(unknown)[:20]}
+            raise Invalid("invalid_request", fields=no)
         # msgspec reads decimals from text too, and Decimal takes "1_0" and " 5 ".
         if texts := [name for name in known.amounts if isinstance(given.get(name), str)]:
             raise Invalid("invalid_request", fields=dict.fromkeys(sorted(texts), "must be a number"))
         return _converted(route.request, values | given)
     except msgspec.ValidationError as error:
-        raise Invalid("invalid_request", fields=_where(str(error))) from None
+        raise Invalid("invalid_request", fields=dict([wrong.told(error, route.request)])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid("invalid_json") from None
 
@@ -199,8 +196,8 @@ def _query(http: HttpRequest[Any, Any, Any], known: frozenset[str]) -> dict[str,
         raise Invalid("invalid_request", "There are too many query parameters.") from None
     for name, value in pairs:
         if name not in known or name in values:
-            wrong = "is given twice" if name in values else "is no parameter of this"
-            raise Invalid("invalid_request", fields={name: wrong})
+            no = "is given twice" if name in values else "is no parameter of this"
+            raise Invalid("invalid_request", fields={name: no})
         values[name] = value
     if "limit" in values:
         values["limit"] = _limit(values["limit"])
@@ -222,17 +219,6 @@ def _if_match(header: str | None) -> int | None:
     if found is None or not int(found[1]):
         raise errors.Stale("precondition_failed")
     return int(found[1])
-
-
-def _where(message: str) -> dict[str, str]:
-    """``Expected `int`, got `str` - at `$.items[0].quantity``` as a field and what is wrong with it."""
-    found = _WHERE.match(message)
-    what, where = (found["what"], found["where"] or "") if found else (message, "")
-    where = where.replace("[...]", "")  # some value of an object: msgspec does not say which
-    for pattern, wrong in ((_UNKNOWN, "is no field of this"), (_MISSING, "is required")):
-        if named := pattern.search(what):
-            return {f"{where}.{named['name']}".strip("."): wrong}
-    return {where: what[:1].lower() + what[1:]}
 
 
 # answers
@@ -293,7 +279,7 @@ def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> R
     body: dict[str, Any] = {"error": refusal.message, "code": refusal.code, "requestId": request_id}
     if refusal.fields:
         # Both can quote the caller, who may send a name of a million letters.
-        body["fields"] = {name[:_SHOWN]: wrong[:_SHOWN] for name, wrong in refusal.fields.items()}
+        body["fields"] = {name[:_SHOWN]: no[:_SHOWN] for name, no in refusal.fields.items()}
     headers = {"x-request-id": request_id, **dict(more)}
     if refusal.retry_after_s is not None:
         body["retryAfter"] = refusal.retry_after_s
