@@ -370,6 +370,13 @@ class WebhookUseCases:
         assert standard(first, one) not in one.headers["webhook-signature"]
         assert len(await log_of(shop, "webhook.secret_rotated")) == 2
 
+    async def test_an_attempt_keeps_how_long_the_receiver_took(self, shop: Harness) -> None:
+        webhook, _ = await shop.webhook(url=URL + shop.company.id)
+        shop.receivers.answer = lambda _: Reply(200, {}, "", "", duration_ms=1234)
+        await shop.product()
+        await shop.work()
+        assert [it.duration_ms for it in (await only_delivery(shop, webhook)).attempts] == [1234]
+
     # --- trying again ------------------------------------------------------------------------------
 
     async def test_ten_attempts_are_made_with_growing_waits_and_then_it_is_dead(self, shop: Harness) -> None:

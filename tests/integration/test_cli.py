@@ -1,6 +1,7 @@
 """The real program: every command, what it prints, how it ends, and what survives."""
 
 import json
+import re
 import shlex
 import signal
 import socket
@@ -168,13 +169,22 @@ def test_without_json_it_is_for_people(program: Program) -> None:
     made = program.call("do", "CreateProduct", "name=Oat Flour", "price=18.40", "--company", slug)
     assert (made.code, made.err) == (0, "")
     assert "Oat Flour" in made.out
+    assert re.search(r"(?m)^price +18\.40$", made.out)
+    second = program.json("do", "CreateProduct", "name=Rye", "price=1", "--company", slug)
+    listed = program.call("do", "ListProducts", "limit=1", "--company", slug).out
+    assert f"There is more: cursor={second['id']}\n" in listed
+    assert " 1.00 " in listed
+    program.json("do", "ArchiveProduct", f"productId={second['id']}", "--company", slug)
     product = program.json("do", "ListProducts", "--company", slug)["data"][0]
     archived = program.call("do", "ArchiveProduct", f"productId={product['id']}", "--company", slug)
     assert (archived.code, archived.out) == (0, "Done.\n")
     assert program.call("do", "ListProducts", "--company", slug).out == "There are none.\n"
     wrong = program.call("do", "CreateProduct", "name=", "price=1.234", "stock=x", "--company", slug)
     assert (wrong.code, wrong.out) == (10, "")
-    assert "  stock: must be JSON" in wrong.err
+    assert "  stock: must be a whole number, such as 120\n" in wrong.err
+    wrong = program.call("do", "ListOrders", "status=GONE", "--company", slug)
+    statuses = "SUBMITTED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED"
+    assert f"  status: must be one of {statuses}\n" in wrong.err
 
 
 def test_a_company_that_does_not_exist(program: Program) -> None:

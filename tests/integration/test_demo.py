@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -140,6 +141,10 @@ def test_the_demo_company_is_made_once(program: Program, url: str) -> None:
     assert f"Bearer {last['key']}" in last["order"]
     told = program.call("demo").out
     assert "curl -X POST http://127.0.0.1:8000/api/v1/orders" in told
+    assert "Distribu is at" not in told, "nothing serves it yet"
+    assert "The demo company is ready. To serve it at http://127.0.0.1:8000:" in told
+    assert f"DISTRIBU_DATA_DIR={program.data} " in told
+    assert " do ListProducts --company demo\n" in told
 
 
 # the invoices
@@ -320,6 +325,40 @@ def test_the_sums_are_those_of_the_file(door: Door, untidy: Path, tmp_path: Path
         expected.all("SELECT invoice, customer, sku, cents, sum(quantity) FROM sold GROUP BY 1, 2, 3, 4")
     )
     assert {product["stock"] for product in door.all("/products")} == {0}
+
+
+class _Hurried(BaseHTTPRequestHandler):
+    """A server that lets no more than every third request through."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        _Hurried.asked += 1
+        status = 200 if _Hurried.asked % 3 == 0 else 429
+        body = b'{"data":[],"pagination":{"hasMore":false,"nextCursor":null}}'
+        self.send_response(status)
+        self.send_header("retry-after", "0")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the tests' output is not its place."""
+
+
+async def test_whoever_waits_for_the_rate_limit_is_told_why_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hurried) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            async with invoices._Api(f"http://127.0.0.1:{server.server_port}", "dk_x") as api:
+                assert await api.pages("/products") == await api.pages("/customers") == []
+        finally:
+            await asyncio.to_thread(server.shutdown)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "DISTRIBU_API_LIMIT_PER_KEY" in said.err
+    assert "DISTRIBU_API_LIMIT_PER_IP" in said.err
 
 
 class Expected:

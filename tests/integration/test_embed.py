@@ -56,7 +56,9 @@ def create(name: str = "Oat Flour", **more: Any) -> CreateProduct:
 
 class TestConnected:
     @pytest.mark.parametrize(
-        ("name", "by_socket"), [("a b+r&d 50%25x:'ü'", True), ("a,b", False)], ids=["odd", "comma"]
+        ("name", "by_socket"),
+        [("a b+r&d 50%25x:\\'ü'", True), ("a,b", False)],
+        ids=["odd", "comma"],
     )
     async def test_the_data_may_be_in_a_directory_of_any_name(self, name: str, by_socket: bool) -> None:
         with TemporaryDirectory(dir="/tmp") as short:  # a socket's path has a length
@@ -101,6 +103,20 @@ class TestConnected:
                 break
             await asyncio.sleep(0.02)
         assert connections() <= before
+
+    async def test_how_long_a_receiver_takes_is_measured(self, distribu: Distribu) -> None:
+        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"{}")
+            await asyncio.sleep(0.1)
+            writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            reply = await distribu.ports.hooks.post(url, headers={}, body=b"{}")
+        assert reply.status == 204
+        assert 90 <= reply.duration_ms < 5_000
 
     async def test_settings_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DISTRIBU_PORT", "many")
@@ -158,7 +174,7 @@ class TestMounted:
         assert document["servers"] == [{"url": "/wholesale"}]
         page = (await host.get("/wholesale/api/v1/docs")).text
         assert 'href="/wholesale/api/v1/openapi.json"' in page
-        assert "http://127.0.0.1:8000/wholesale/api/v1/products" in page
+        assert "http://host/wholesale/api/v1/products" in page
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,8 @@ class TestStarting:
 
 class TestLogins:
     @pytest.mark.parametrize(
-        "url", ["postgresql:///distribu", "postgresql://db.example/distribu", "postgresql://:word@db.example/"]
+        "url",
+        ["postgresql:///distribu", "postgresql://db.example/distribu", "postgresql://:word@db.example/"],
     )
     async def test_a_url_without_a_user_has_no_queue_beside_it(self, url: str) -> None:
         with pytest.raises(StartRefused, match="names no user"), database(Settings(database_url=url)):

@@ -89,10 +89,10 @@ class Crowd:
                 self.answered[ref] = said
                 self.replayed += said.replayed
                 return said
-            assert said.code in ("busy", "idempotency_key_running", "internal_error"), said
+            assert said.code in ("busy", "idempotency_key_running", "outcome_unknown"), said
             self.refused[said.code] += 1
             if key is None:
-                (self.unanswered if said.code == "internal_error" else self.told_no).add(ref)
+                (self.unanswered if said.code == "outcome_unknown" else self.told_no).add(ref)
                 return None
             await asyncio.sleep(0.3)
 
@@ -164,7 +164,7 @@ async def test_ten_times_the_server_is_killed_at_work(place: Place, receiver: Re
                 crowd.up.set()
             await asyncio.sleep(1)
     print(f"{time.perf_counter() - began:.1f} s in all, {down:.1f} s of it starting again")
-    assert "internal_error" not in crowd.refused
+    assert "outcome_unknown" not in crowd.refused
     await _all_is_well(place, crowd, receiver)
 
 

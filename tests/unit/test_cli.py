@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from distribu import amount
 from distribu.application.access import CreateApiKey
 from distribu.application.catalog import CreateProduct, EditProduct
+from distribu.application.customers import CreateCustomer
 from distribu.application.kernel import Command, Process, Query, Request
 from distribu.application.ordering import PlaceOrder
 from distribu.domain.access import Permission
@@ -137,6 +138,9 @@ def test_words_that_do_not_fit_are_refused_by_field() -> None:
     assert set(wrong(CreateProduct, "name=x", "price=1.234")) == {"price"}
     assert set(wrong(CreateProduct, "name=x", "price=1e999999999999999999999")) == {"price"}
     assert set(wrong(CreateProduct, "name=x", "price=NaN")) == {"price"}
+    assert wrong(EditProduct, "productId=x") == {"productId": "is not an id"}
+    statuses = "must be one of ACTIVE, PENDING, BLOCKED"
+    assert wrong(CreateCustomer, "email=a@b.example", "status=GONE") == {"status": statuses}
     assert set(wrong(CreateProduct, "name=x", "price=1", "stock=1.5")) == {"stock"}
     assert set(wrong(CreateProduct, "name=", "price=1")) == {"name"}
     items = f'items=[{{"productId":"{ID}","quantity":{QUANTITY_MAX + 1}}}]'

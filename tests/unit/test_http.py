@@ -7,19 +7,23 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any, Self
 
 import httpx
 import jsonschema_rs
+import msgspec
 import pytest
 
 from distribu import Distribu, Harness, Shop, http_app
 from distribu.adapters.memory.store import MemoryStore
 from distribu.adapters.memory.twins import MovedClock
+from distribu.application import views
 from distribu.application.access import CreateApiKey, ListApiKeys, RevokeApiKey
 from distribu.application.customers import NewAddress, SetPriceOverride
+from distribu.application.delivering import Envelope
 from distribu.application.kernel import Command, Request
 from distribu.application.webhooks import EditWebhook, ListDeliveries
 from distribu.domain.access import SCOPES, Actor, Permission
@@ -27,7 +31,8 @@ from distribu.domain.catalog import Product
 from distribu.domain.customers import Customer
 from distribu.domain.errors import CODES
 from distribu.domain.ordering import Order
-from distribu.domain.webhooks import Webhook, WireEvent
+from distribu.domain.values import Secret
+from distribu.domain.webhooks import Webhook, WireEvent, signature
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.reference import openapi
 from distribu.entrypoints.http.routes import ROUTES
@@ -260,6 +265,16 @@ class TestAnswers(Door):
                 assert "content" not in promised
                 continue
             valid(promised["content"]["application/json"]["schema"], answer.json(), route_id(route))
+
+    async def test_attempts_are_shown_with_their_delivery_and_not_in_lists(
+        self, world: World, api: httpx.AsyncClient
+    ) -> None:
+        listed = data(await api.get(f"/webhooks/{world.webhook.id}/deliveries"))[0]
+        assert "attempts" not in listed
+        detail = data(await api.get(f"/deliveries/{listed['id']}"))
+        attempts = detail.pop("attempts")
+        assert isinstance(attempts, list)
+        assert detail == listed
 
     async def test_requests_have_ids_of_their_own(self, api: httpx.AsyncClient) -> None:
         ids = {(await api.get("/me")).headers["x-request-id"] for _ in range(5)}
@@ -725,6 +740,40 @@ class TestInput(Door):
         )
         assert said["fields"] == {"price": "is required"}
 
+    async def test_what_is_wrong_is_told_in_plain_words(self, world: World, api: httpx.AsyncClient) -> None:
+        async def told(method: str, path: str, body: Any = None) -> dict[str, str]:
+            answer = await api.request(method, path, json=body)
+            fields: dict[str, str] = refusal(answer, 400, "invalid_request")["fields"]
+            return fields
+
+        statuses = "must be one of SUBMITTED, CONFIRMED, SHIPPED, DELIVERED, CANCELLED"
+        assert await told("GET", "/orders?status=GONE") == {"status": statuses}
+        assert await told("GET", "/orders?since=soon") == {
+            "since": "must be a time such as 2026-01-31T09:30:00Z"
+        }
+        assert await told("GET", "/orders?cursor=1") == {"cursor": "is not an id"}
+        assert await told("GET", "/products?active=maybe") == {"active": "must be true or false"}
+        assert await told("PATCH", f"/orders/{world.order.id}", {"status": "GONE"}) == {"status": statuses}
+        for wrong, where, said in (
+            ({"customerId": "x"}, "customerId", "is not an id"),
+            ({"items": []}, "items", "must be a list of 1 to 1000"),
+            ({"items": [{"productId": "x", "quantity": 1}]}, "items[0].productId", "is not an id"),
+            ({"items": ["x"]}, "items[0]", "must be an object"),
+            ({"notes": 1}, "notes", "must be text of up to 2000 characters"),
+            ({"placedAt": "2026-01-31"}, "placedAt", "must be a time such as 2026-01-31T09:30:00Z"),
+        ):
+            items = [{"productId": world.product.id, "quantity": 1}]
+            body = {"customerId": world.customer.id, "items": items, **wrong}
+            assert await told("POST", "/orders", body) == {where: said}
+        product = {"name": "Oat", "price": 1}
+        assert await told("POST", "/products", {**product, "price": True}) == {"price": "must be a number"}
+        assert await told("POST", "/products", {**product, "stock": 0.5}) == {
+            "stock": "must be a whole number, 0 to 1000000000"
+        }
+        hook = {"url": "https://erp.example/", "events": ["order.gone"]}
+        (said,) = (await told("POST", "/webhooks", hook)).values()
+        assert said.endswith(", product.deleted, product.low_stock")
+
     async def test_a_path_is_not_overruled_by_its_body(
         self, shop: Shop, world: World, api: httpx.AsyncClient
     ) -> None:
@@ -1185,6 +1234,34 @@ class TestDocument(Door):
             assert answer.status_code != 400 or answer.json()["fields"] == both, answer.text
             assert answer.status_code < 500
 
+    def test_its_webhooks_are_the_events_there_are(self) -> None:
+        document = openapi()
+        assert set(document["webhooks"]) == {event.value for event in WireEvent}
+        for event in WireEvent:
+            told = document["webhooks"][event.value]["post"]
+            schema = told["requestBody"]["content"]["application/json"]["schema"]
+            assert f"`{event.carries.value}`" in told["description"]
+            fields = {one.encode_name for one in msgspec.structs.fields(Envelope)}
+            assert set(schema["properties"]) == fields
+
+    def test_its_answers_are_no_empty_shells(self) -> None:
+        document = openapi()
+        for route in ROUTES:
+            operation = document["paths"][reference.shown_path(route)][route.method.lower()]
+            content = operation["responses"][str(route.status)].get("content")
+            if content is not None:
+                promised = content["application/json"]
+                valid(promised["schema"], promised["example"], route_id(route))
+        order = document["paths"]["/api/v1/orders"]["post"]["responses"]["201"]["content"]
+        shown = order["application/json"]["example"]["data"]
+        assert shown["status"] == "SUBMITTED"
+        lines = sum(line["quantity"] * line["unitPrice"] for line in shown["items"])
+        assert lines == shown["subtotal"]
+        assert round(shown["subtotal"] + shown["tax"] + shown["shipping"], 2) == shown["total"]
+        assert shown["total"] - shown["paid"] == shown["balance"]
+        scopes = document["components"]["schemas"]["MeView"]["properties"]["scopes"]["items"]["enum"]
+        assert scopes == [scope.value for scope in SCOPES]
+
     def test_its_limits_are_those_of_the_decoder(self) -> None:
         document = openapi()
         body = document["paths"]["/api/v1/products"]["post"]["requestBody"]["content"]["application/json"]
@@ -1261,6 +1338,56 @@ class TestPage(Door):
         for route in ROUTES:
             assert f"<code>{reference.shown_path(route)}</code>" in page.text
 
+    async def test_its_commands_go_to_where_it_was_found(self, api: httpx.AsyncClient) -> None:
+        for url in ("http://erp.example:8443", "https://[::1]:9"):
+            page = (await api.get(f"{url}/api/v1/docs")).text
+            assert f"curl -X POST {url}/api/v1/orders " in page
+            assert "127.0.0.1:8000" not in page
+        page = (await api.get("/docs", headers={"host": "erp.example';id"})).text
+        assert "curl -X POST http://127.0.0.1:8000/api/v1/orders " in page
+        assert "';id" not in unescape(page)
+
+    async def test_it_tells_what_there_is_to_send(self, page: httpx.Response) -> None:
+        text = unescape(page.text)
+        for told in (
+            "<td>ADJUSTED | RECEIVED</td>",
+            "list of {productId, quantity}, 1 to 1000",
+            "text, up to 100 characters",
+            "The ETag of the version that is meant.",
+            "<code>since</code> and <code>until</code>",
+            "'Idempotency-Key: PO-7741'",
+        ):
+            assert told in text, told
+        assert "`" not in text
+        assert "#/components" not in text
+        assert "text, 36" not in text
+
+    async def test_the_receiver_it_shows_takes_what_is_sent(self, page: httpx.Response) -> None:
+        assert reference.VERIFY in unescape(page.text)
+        receiver: dict[str, Any] = {}
+        exec(reference.VERIFY, receiver)
+        verified = receiver["verified"]
+        secret, other = Secret("whsec_" + "a" * 32), Secret("whsec_" + "b" * 32)
+
+        def sent(minutes_ago: int) -> bytes:
+            at = views.time(datetime.now(UTC) - timedelta(minutes=minutes_ago))
+            return json.dumps({"id": "1", "timestamp": at}).encode()
+
+        body = sent(0)
+        new = {"X-Webhook-Signature": signature(secret, body)}
+        assert verified(body, new, secret.reveal())["id"] == "1"
+        rotated = {**new, "X-Webhook-Signature-Old": signature(other, body)}
+        assert verified(body, rotated, other.reveal())["id"] == "1"
+        late = sent(6)
+        for changed, headers in (
+            (body, {}),
+            (body, {"X-Webhook-Signature": signature(other, body)}),
+            (body + b" ", new),
+            (late, {"X-Webhook-Signature": signature(secret, late)}),
+        ):
+            with pytest.raises(ValueError, match=r"not from|too old"):
+                verified(changed, headers, secret.reveal())
+
 
 class TestHealth(Door):
     async def test_it_is_up(self, api: httpx.AsyncClient) -> None:
@@ -1314,7 +1441,7 @@ class TestInMemory(Door):
         assert isinstance(store, MemoryStore)
         store.wait_s = 0.02
         (key,) = (await shop.execute(ListApiKeys())).items
-        async with store.locks[(shop.company.id, f"API_KEY:{key.id}", "k")]:
+        async with store.locks[(shop.company.id, f"API_KEY::{key.id}", "k")]:
             answer = await api.post(
                 "/products", json={"name": "Oat", "price": 1}, headers={"idempotency-key": "k"}
             )

@@ -139,6 +139,24 @@ def test_what_cannot_be_used_is_named(name: str, value: str) -> None:
     assert said.startswith(f"DISTRIBU_{name}")
 
 
+def test_what_cannot_be_used_is_told_plainly() -> None:
+    given = {
+        "ENV": "staging",
+        "PORT": "65536",
+        "DATABASE_POOL": "x",
+        "DATABASE_PREPARE": "maybe",
+        "HOST": "x" * 256,
+    }
+    said = problems({f"DISTRIBU_{name}": value for name, value in given.items()})
+    assert [line.partition(" (it is ")[0] for line in said] == [
+        "DISTRIBU_DATABASE_POOL must be a whole number, 1 to 500",
+        "DISTRIBU_DATABASE_PREPARE must be true or false",
+        "DISTRIBU_ENV must be one of development, production",
+        "DISTRIBU_HOST must be text of 1 to 255 characters",
+        "DISTRIBU_PORT must be a whole number, 0 to 65535",
+    ]
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     said = problems(
         {
@@ -275,10 +293,10 @@ def test_a_development_machine_makes_its_own_key_and_keeps_it(tmp_path: Path) ->
     assert [one.name for one in kept.parent.iterdir()] == ["vault-key"]
 
 
-def test_fingerprints_are_keyed_by_the_newest_key() -> None:
+def test_fingerprints_are_keyed_by_the_oldest_key() -> None:
     other = Fernet.generate_key().decode()
     first = Settings(vault_keys=KEY).fingerprint_key()
-    assert first == Settings(vault_keys=f"{KEY},{other}").fingerprint_key()
+    assert first == Settings(vault_keys=f"{other},{KEY}").fingerprint_key()
     assert first != Settings(vault_keys=other).fingerprint_key()
     assert KEY.encode() not in first
 

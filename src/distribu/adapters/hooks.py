@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -70,6 +72,11 @@ class HttpHooks:
         checked_url(url, loopback=self._loopback)
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Reply:
+        started = perf_counter()
+        reply = await self._ask(url, headers, body)
+        return replace(reply, duration_ms=round((perf_counter() - started) * 1000))
+
+    async def _ask(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         try:
             checked_url(url, loopback=self._loopback)
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from time import perf_counter
 from typing import Final
 
 import msgspec
@@ -46,17 +45,16 @@ async def deliver(ports: Ports, parcel: Parcel) -> None:
         data=msgspec.Raw(parcel.payload.encode()),
     )
     body = views.encode(envelope)
-    secrets = [ports.vault.open(parcel.secret)]
+    signing = [ports.vault.open(parcel.secret)]
     if parcel.old_secret and parcel.grace_expires_at and now < parcel.grace_expires_at:
-        secrets.append(ports.vault.open(parcel.old_secret))
-    started = perf_counter()
+        signing.append(ports.vault.open(parcel.old_secret))
     reply = await ports.hooks.post(
-        parcel.url, headers=headers(parcel, body, secrets, int(now.timestamp())), body=body
+        parcel.url, headers=headers(parcel, body, signing, int(now.timestamp())), body=body
     )
     attempt = Attempt(
         number=parcel.attempts + 1,
         at=now,
-        duration_ms=round((perf_counter() - started) * 1000),
+        duration_ms=reply.duration_ms,
         status=reply.status,
         headers=reply.headers,
         body=reply.body,

@@ -477,12 +477,13 @@ class Vault(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a receiver answered: ``status`` None and an ``error`` when it did not."""
+    """What a receiver answered, and how long it took: ``status`` None and an ``error`` when it did not."""
 
     status: int | None
     headers: dict[str, str]
     body: str
     error: str
+    duration_ms: int = 0
 
 
 class Hooks(Protocol):

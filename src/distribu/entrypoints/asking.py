@@ -78,7 +78,7 @@ def asked(kind: type[Request[Any]], words: Iterable[str]) -> Request[Any]:
         try:
             values[name] = text if _is_text(schema) and not exact else _value(text, schema)
         except ValueError:  # msgspec's own are of this kind
-            wrong[name] = f"must be JSON{_for_instance(schema)}"
+            wrong[name] = f"must be {_sort(schema)}{_for_instance(schema)}"
     for name, one in fields.items():
         if one.required and name not in values:
             wrong.setdefault(name, "is required")

@@ -25,6 +25,7 @@ Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"d
 
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -226,23 +227,38 @@ def serve(worker: bool, demo: bool, host: str | None, port: int | None, data_dir
         if demo:
             async with running(ready) as distribu:
                 made = await demo_company.prepare(distribu)
-        await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made))
+        await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made, settings.data_path))
 
-    _until_told(_settings(host=host, port=port, data_dir=data_dir), run)
+    settings = _settings(host=host, port=port, data_dir=data_dir)
+    _until_told(settings, run)
 
 
-def _where(url: str, demo: demo_company.Demo | None) -> None:
-    """Where to look, and what with."""
+def _where(url: str, demo: demo_company.Demo | None, data: Path, *, served: bool = True) -> None:
+    """Where to look, and what with. Unless it is ``served``, ``url`` is where it would be."""
     shown = {"url": url, "docs": url + _DOCS}
     if demo is not None:
         shown |= {"company": demo_company.SLUG, "key": demo.key, "order": demo.curl(url)}
     if showing.in_json():
         click.echo(views.encode(shown))
         return
-    click.echo(f"Distribu is at {url}, and what it can do at {shown['docs']}")
+    here = f"DISTRIBU_DATA_DIR={shlex.quote(str(data))} {_program()}"
+    if served:
+        click.echo(f"Distribu is at {url}, and what it can do at {shown['docs']}")
+    else:
+        click.echo(f"The demo company is ready. To serve it at {url}:\n\n{here} serve\n")
     if demo is not None:
         click.echo(f"The company is {demo_company.SLUG}; a key to it: {demo.key}")
         click.echo(f"To place an order:\n\n{shown['order']}\n")
+        click.echo(
+            f"The same data from the command line:\n\n{here} do ListProducts --company {demo_company.SLUG}\n"
+        )
+
+
+def _program() -> str:
+    """What a shell starts this program with."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m distribu"
+    return shlex.quote(sys.argv[0])
 
 
 @main.command()
@@ -298,7 +314,8 @@ def demo(orders: Path | None, url: str | None, key: str | None, data_dir: str | 
     if orders is None:
         settings = _settings(data_dir=data_dir)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        _where(f"http://{host}:{settings.port}", _with(settings, demo_company.prepare))
+        made = _with(settings, demo_company.prepare)
+        _where(f"http://{host}:{settings.port}", made, settings.data_path, served=False)
         return
     from distribu.entrypoints.demo import invoices  # its HTTP client is slow to load
 

@@ -9,10 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from distribu.application import views
+from distribu.application.fields import decimal_of
 from distribu.application.kernel import Issued
 from distribu.application.ports import Page
 from distribu.domain.errors import Refused
 from distribu.entrypoints.http import wire
+
+_json = msgspec.json.Decoder(float_hook=decimal_of)
 
 
 def as_json(wanted: bool) -> None:
@@ -60,11 +63,12 @@ def view(shown: Any, *columns: str) -> None:
     if in_json():
         click.echo(text)
         return
-    plain: dict[str, Any] = msgspec.json.decode(text)
+    plain: dict[str, Any] = _json.decode(text)
     if "pagination" in plain:
         _table(plain["data"], columns)
         if plain["pagination"]["hasMore"]:
-            click.echo(f"There is more: --cursor {plain['pagination']['nextCursor']}")
+            option = "cursor=" if click.get_current_context().info_name == "do" else "--cursor "
+            click.echo(f"There is more: {option}{plain['pagination']['nextCursor']}")
     elif plain:
         width = max(len(name) for name in plain)
         for name, value in plain.items():
@@ -90,4 +94,4 @@ def _cell(value: Any) -> str:
         return value or "-"
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return " ".join(value)
-    return msgspec.json.encode(value).decode()
+    return views.encode(value).decode()

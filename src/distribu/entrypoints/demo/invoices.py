@@ -44,6 +44,7 @@ from pathlib import Path
 from re import compile as compiled
 from typing import Any, Final, TypeVar
 
+import click
 import httpx
 import msgspec
 from rich.progress import Progress
@@ -85,6 +86,11 @@ TRIES: Final = 5
 
 WAITS: Final = 200
 """How often a request waits as long as the API asks it to (429 and 503), at most a minute each."""
+
+_SLOWED: Final = (
+    "The API's rate limit slows this down. Its server can raise DISTRIBU_API_LIMIT_PER_KEY and "
+    "DISTRIBU_API_LIMIT_PER_IP, or switch them off with 0."
+)
 
 _PRODUCT: Final = compiled(r"^\d{5}")
 
@@ -405,6 +411,7 @@ class _Api:
         )
         self.decode = msgspec.json.Decoder(float_hook=decimal_of).decode
         self.sent = 0
+        self.slowed = False
 
     async def __aenter__(self) -> "_Api":
         return self
@@ -454,6 +461,9 @@ class _Api:
             waits += 1
             if answer.status_code not in (429, 503) or waits == WAITS:
                 raise _refusal(self.url, answer)
+            if answer.status_code == 429 and not self.slowed:
+                self.slowed = True
+                click.echo(_SLOWED, err=True)
             asked = answer.headers.get("retry-after", "")
             await asyncio.sleep(min(int(asked) if asked.isdigit() else 1, 60))
 

@@ -279,7 +279,7 @@ def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> R
     body: dict[str, Any] = {"error": refusal.message, "code": refusal.code, "requestId": request_id}
     if refusal.fields:
         # Both can quote the caller, who may send a name of a million letters.
-        body["fields"] = {name[:_SHOWN]: no[:_SHOWN] for name, no in refusal.fields.items()}
+        body["fields"] = {name[:_SHOWN]: no[: 2 * _SHOWN] for name, no in refusal.fields.items()}
     headers = {"x-request-id": request_id, **dict(more)}
     if refusal.retry_after_s is not None:
         body["retryAfter"] = refusal.retry_after_s
