@@ -113,6 +113,7 @@ def superuser(data_dir: Path) -> "psycopg.Connection[Any]":
 def kill_postgres(data_dir: Path) -> int:
     """SIGKILL of the embedded server and of every process it has made. Returns how many those were."""
     postmaster = int((data_dir / "postgres/data/postmaster.pid").read_text().split("\n", 1)[0])
+    os.kill(postmaster, signal.SIGSTOP)  # or it makes another while they are counted
     family = [postmaster, *_children(postmaster)]
     for pid in family:
         try:
