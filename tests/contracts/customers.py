@@ -212,3 +212,11 @@ class CustomerUseCases:
             )
         async with refused(shop, "price_override_not_found", NotFound):
             await shop.execute(RemovePriceOverride(customer_id=customer.id, product_id=product.id))
+
+    async def test_what_staff_noted_is_not_shown_to_the_customer(self, shop: Harness) -> None:
+        customer = await shop.customer(notes="pays late")
+        contact = contact_of(shop, customer)
+        assert (await shop.execute(ReadCustomer(customer_id=customer.id), contact)).notes == ""
+        page = await shop.execute(ListCustomers(), contact)
+        assert [(it.id, it.notes) for it in page.items] == [(customer.id, "")]
+        assert (await shop.execute(ReadCustomer(customer_id=customer.id))).notes == "pays late"

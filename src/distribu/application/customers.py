@@ -1,5 +1,6 @@
 """Use cases of customers and their prices."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
@@ -7,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from distribu.application import fields, views
 from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
-from distribu.domain.access import Permission
+from distribu.domain.access import Actor, Permission
 from distribu.domain.customers import ADDRESSES_MAX, Customer, CustomerStatus, PriceOverride
 from distribu.domain.errors import Invalid, NotFound
 from distribu.domain.values import Address, AddressId, CustomerId
@@ -133,7 +134,7 @@ class ReadCustomer(Query[views.CustomerDetailView], frozen=True, kw_only=True):
         customer, overrides = await reads.together(
             reads.customers.get(self.customer_id), reads.overrides.page(self.customer_id, limit=100)
         )
-        return views.customer_detail(customer, overrides.items)
+        return views.customer_detail(_shown(customer, reads.actor), overrides.items)
 
 
 class ListCustomers(Query[Page[Customer]], frozen=True, kw_only=True):
@@ -147,9 +148,10 @@ class ListCustomers(Query[Page[Customer]], frozen=True, kw_only=True):
     cursor: fields.Cursor | None = None
 
     async def run(self, reads: Reads) -> Page[Customer]:
-        return await reads.customers.page(
+        page = await reads.customers.page(
             limit=self.limit, cursor=self.cursor, status=self.status, search=self.search
         )
+        return replace(page, items=tuple(_shown(it, reads.actor) for it in page.items))
 
 
 class SetPriceOverride(Command[PriceOverride], frozen=True, kw_only=True):
@@ -212,3 +214,8 @@ class ListPriceOverrides(Query[Page[PriceOverride]], frozen=True, kw_only=True):
             reads.overrides.page(self.customer_id, limit=self.limit, cursor=self.cursor),
         )
         return page
+
+
+def _shown(customer: Customer, actor: Actor) -> Customer:
+    """The customer as it is shown to an actor: what staff noted about it is not for its contacts."""
+    return customer if actor.customer_id is None else replace(customer, notes="")
