@@ -325,6 +325,7 @@ def test_the_sums_are_those_of_the_file(door: Door, untidy: Path, tmp_path: Path
         expected.all("SELECT invoice, customer, sku, cents, sum(quantity) FROM sold GROUP BY 1, 2, 3, 4")
     )
     assert {product["stock"] for product in door.all("/products")} == {0}
+    expected.db.close()
 
 
 class _Hurried(BaseHTTPRequestHandler):
