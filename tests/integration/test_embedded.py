@@ -2,12 +2,13 @@
 
 import os
 import stat
+from pathlib import Path
 
 from distribu import Settings
 
 
-def mode(path: os.PathLike[str]) -> int:
-    return stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116  # a path-like is enough
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_only_data_and_socket_belong_to_the_server(settings: Settings) -> None:
