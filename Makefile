@@ -29,11 +29,12 @@ run: $(READY)  ## Serve a demo company at http://127.0.0.1:8000, on a database o
 test: $(READY)  ## Run every test; PostgreSQL comes along.
 	@$(BIN)/python -m pytest -q
 
-check: $(READY)  ## Lint, format, types and import contracts.
+check: $(READY)  ## Lint, format, types, import contracts, and secrets by mistake.
 	@$(BIN)/ruff check -q src tests
 	@$(BIN)/ruff format -q --check src tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/unit/test_secrets.py
 
 bench: $(READY)  ## Measure CPU, round trips and rates against a floor.
 	@$(BIN)/python -m tests.benchmarks

@@ -3,16 +3,18 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from dependency_injector import containers, providers
 from psycopg import AsyncConnection, Error, OperationalError
 
+from distribu.adapters.argon2 import Argon2Hasher
 from distribu.adapters.hooks import HttpHooks
-from distribu.adapters.limiter import InProcessLimiter
+from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
+from distribu.adapters.mail import Arrived, Mailbox, Stationery
 from distribu.adapters.memory.store import MemoryStore
-from distribu.adapters.memory.twins import GlassVault, MovedClock, Receivers, SeededEntropy
+from distribu.adapters.memory.twins import GlassVault, MovedClock, PlainHasher, Receivers, SeededEntropy
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
 from distribu.adapters.postgres.host import HostStore
 from distribu.adapters.postgres.migrations import migrate
@@ -22,7 +24,13 @@ from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.application.kernel import Distribu, Ports
+from distribu.application.ports import Clock
+from distribu.domain.values import Secret
 from distribu.settings import Settings, SettingsUnusable
+
+if TYPE_CHECKING:
+    from distribu.adapters.redis import RedisLimiter
+    from distribu.adapters.resend import ResendMailer
 
 REACH_S: Final = 10
 """How long the database may take to answer at the start."""
@@ -55,6 +63,14 @@ class Container(containers.DeclarativeContainer):
     clock = providers.Singleton(SystemClock)
     entropy = providers.Singleton(SystemEntropy)
     vault = providers.Singleton(FernetVault, settings.provided.vault_ring.call())
+    hasher = providers.Singleton(
+        Argon2Hasher,
+        memory_kib=settings.provided.argon2_memory_kib,
+        time_cost=settings.provided.argon2_time_cost,
+        parallelism=settings.provided.argon2_parallelism,
+        threads=settings.provided.hasher_threads,
+        waiting_max=settings.provided.hasher_waiting,
+    )
     hooks = providers.Singleton(HttpHooks, production=settings.provided.production)
     store = providers.Singleton(
         PostgresStore,
@@ -70,7 +86,20 @@ class Container(containers.DeclarativeContainer):
         entropy=entropy,
         prepare=settings.provided.database_prepare,
     )
-    limiter = providers.Singleton(InProcessLimiter, clock)
+    stationery = providers.Singleton(Stationery, settings.provided.mail_from, settings.provided.links_begin)
+    mailer = providers.Singleton(
+        lambda settings, stationery: _mailer(settings, stationery), settings, stationery
+    )
+    in_process = providers.Singleton(InProcessLimiter, clock)
+    redis = providers.Singleton(
+        lambda url, clock: _redis_limiter(url, clock), settings.provided.redis_url, clock
+    )
+    shared = providers.Singleton(FallbackLimiter, redis, in_process, clock=clock)
+    limiter = providers.Selector(
+        providers.Callable(lambda settings: "shared" if settings.redis_url else "in_process", settings),
+        shared=shared,
+        in_process=in_process,
+    )
     fingerprint_key = providers.Factory(lambda settings: settings.fingerprint_key(), settings)
     ports = providers.Singleton(
         Ports,
@@ -81,10 +110,33 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         entropy=entropy,
         vault=vault,
+        hasher=hasher,
         hooks=hooks,
+        mailer=mailer,
         fingerprint_key=fingerprint_key,
     )
     distribu = providers.Singleton(Distribu, ports)
+
+
+def _mailer(settings: Settings, stationery: Stationery) -> "Mailbox | ResendMailer":
+    if settings.resend_key is None:
+        return Mailbox(stationery, settings.mail_path)
+    from distribu.adapters.resend import ResendMailer  # the SDK takes half a second, which few need
+
+    return ResendMailer(stationery, Secret(settings.resend_key))
+
+
+def _redis_limiter(url: str, clock: Clock) -> "RedisLimiter":
+    from distribu.adapters.redis import RedisLimiter  # like the SDK above: not for those without a Redis
+
+    return RedisLimiter(url, clock=clock)
+
+
+def mailbox(settings: Settings) -> Mailbox | None:
+    """The mails that were kept instead of sent; None in production and wherever mails are sent."""
+    if settings.production or settings.resend_key is not None:
+        return None
+    return Mailbox(Stationery(settings.mail_from, settings.links_begin), settings.mail_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +146,7 @@ class InMemory:
     distribu: Distribu
     clock: MovedClock
     receivers: Receivers
+    mail: list[Arrived]
 
 
 def in_memory() -> InMemory:
@@ -105,14 +158,16 @@ def in_memory() -> InMemory:
         clock=clock,
         entropy=providers.Singleton(SeededEntropy, clock),
         vault=providers.Singleton(GlassVault),
+        hasher=providers.Singleton(PlainHasher),
         hooks=providers.Singleton(Receivers),
+        mailer=providers.Singleton(Mailbox, container.stationery),
         store=store,
         directory=store,
         queue=store,
         fingerprint_key=providers.Object(b"in memory"),
     )
     twins: Any = container
-    return InMemory(container.distribu(), twins.clock(), twins.hooks())
+    return InMemory(container.distribu(), twins.clock(), twins.hooks(), twins.mailer().arrived)
 
 
 @contextmanager
@@ -164,7 +219,11 @@ async def running(settings: Settings) -> AsyncIterator[Distribu]:
         await queue.open()
         yield container.distribu()
     finally:
+        if settings.redis_url:
+            await container.redis().close()
         await hooks.close()
+        await container.mailer().close()
+        await container.hasher().close()
         await queue.close()
         await store.close()
 

@@ -6,10 +6,12 @@ that holds its value instead, as container platforms hand over secrets.
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -80,7 +82,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_limit_per_ip: Annotated[
         int, Meta(ge=0, le=1_000_000, description="API requests a minute for an address; 0 switches it off")
     ] = 120
+    public_url: Annotated[
+        str | None,
+        Meta(description="where people reach this, such as https://orders.example; required in production"),
+    ] = None
+    security_contact: Annotated[
+        str, Meta(max_length=254, description="mailto: or https: of whoever hears of holes in the security")
+    ] = "mailto:security@distribu.app"
+    trusted_proxies: Annotated[
+        str,
+        Meta(description="addresses or networks of the proxies in front, with commas between"),
+    ] = ""
     redis_url: Annotated[str | None, Meta(description="Redis for rate limits; required in production")] = None
+    staff_session_keys: Annotated[
+        str | None,
+        Meta(description="keys that sign the sessions of staff, newest first, with commas between"),
+    ] = None
+    store_session_keys: Annotated[
+        str | None,
+        Meta(description="keys that sign the sessions at stores; none of them a staff key"),
+    ] = None
+    mail_from: Annotated[
+        str, Meta(min_length=3, max_length=254, description="the address that mails come from")
+    ] = "no-reply@distribu.localhost"
+    resend_key: Annotated[
+        str | None,
+        Meta(description="API key of Resend; without it mails go to the mailbox at /_mail and to the log"),
+    ] = None
+    argon2_memory_kib: Annotated[
+        int, Meta(ge=1024, le=1_048_576, description="KiB of memory to hash a password")
+    ] = 19_456
+    argon2_time_cost: Annotated[int, Meta(ge=1, le=20, description="passes to hash a password")] = 2
+    argon2_parallelism: Annotated[int, Meta(ge=1, le=16, description="lanes to hash a password")] = 1
+    hasher_threads: Annotated[int, Meta(ge=1, le=64, description="passwords hashed at once")] = 2
+    hasher_waiting: Annotated[
+        int, Meta(ge=1, le=10_000, description="passwords that may wait to be hashed; more is busy")
+    ] = 64
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 64
 
     def __repr__(self) -> str:
@@ -97,18 +134,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.data_dir).expanduser().absolute()
 
     @property
+    def mail_path(self) -> Path:
+        """Where mails are kept that are not sent."""
+        return self.data_path / "mail"
+
+    @property
+    def links_begin(self) -> str:
+        """What the links in mails begin with."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url or f"http://{host}:{self.port}"
+
+    @property
     def production(self) -> bool:
         """Whether it is for real."""
         return self.env is Environment.PRODUCTION
 
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks whose forwarded headers are believed. Raises `ValueError` for what is none."""
+        return tuple(ip_network(one.strip()) for one in self.trusted_proxies.split(",") if one.strip())
+
     def vault_ring(self) -> list[Secret]:
         """The keys that seal secrets; in development made once and kept in the data directory."""
-        if self.vault_keys:
-            return [Secret(key.strip()) for key in self.vault_keys.split(",") if key.strip()]
-        kept = self.data_path / "vault-key"
+        return self._ring(self.vault_keys, "vault-key")
+
+    def session_keys(self) -> tuple[list[Secret], list[Secret]]:
+        """The keys that sign sessions, of staff and of stores; in development made once and kept."""
+        return (
+            self._ring(self.staff_session_keys, "staff-session-key"),
+            self._ring(self.store_session_keys, "store-session-key"),
+        )
+
+    def _ring(self, given: str | None, name: str) -> list[Secret]:
+        if given:
+            return [Secret(key.strip()) for key in given.split(",") if key.strip()]
+        kept = self.data_path / name
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            making = kept.with_name(f"vault-key.{secrets.token_hex(4)}")
+            making = kept.with_name(f"{name}.{secrets.token_hex(4)}")
             making.touch(mode=0o600)
             making.write_text(Fernet.generate_key().decode())
             with suppress(FileExistsError):
@@ -123,7 +185,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _SECRET: Final = frozenset(
-    {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url"}
+    {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url", "resend_key"}
+    | {"staff_session_keys", "store_session_keys"}
 )
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SCHEMES: Final = {
@@ -132,6 +195,17 @@ _SCHEMES: Final = {
     "queue_database_url": _POSTGRES,
     "redis_url": ("redis://", "rediss://", "unix://"),
 }
+_ORIGIN: Final = re.compile(
+    r"(?i:https?)://(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?/?"
+)
+"""A URL of a host alone; its port."""
+
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188})")
+_RESEND_KEY: Final = re.compile(r"[!-~]{1,200}")
+_CONTACT: Final = re.compile(r"mailto:[!-~]+@[!-~]+|https://[!-~]+")
+SESSION_KEY_MIN: Final = 32
+"""Characters of a key that signs sessions (RFC 7518, 3.2)."""
+
 _DEFAULT_PASSWORDS: Final = frozenset({"", "postgres", "password", "distribu", "changeme", "secret"})
 
 
@@ -192,7 +266,35 @@ def _wrong(settings: Settings) -> list[str]:
                 )
         if not settings.vault_ring():
             problems.append(f"{PREFIX}VAULT_KEYS holds no key")
+    try:
+        settings.proxies()
+    except ValueError as wrong:
+        problems.append(f"{PREFIX}TRUSTED_PROXIES: {wrong}")
+    problems += _wrong_session_keys(settings)
+    if settings.public_url is not None and not _is_origin(settings.public_url):
+        problems.append(f"{PREFIX}PUBLIC_URL must be http:// or https://, a host and no path")
+    if not _CONTACT.fullmatch(settings.security_contact):
+        problems.append(f"{PREFIX}SECURITY_CONTACT must be mailto: and an address, or a URL of https:")
+    if not _ADDRESS.fullmatch(settings.mail_from):
+        problems.append(f"{PREFIX}MAIL_FROM must be one plain address, such as orders@orders.example")
+    if settings.resend_key is not None and not _RESEND_KEY.fullmatch(settings.resend_key):
+        problems.append(f"{PREFIX}RESEND_KEY is no key of Resend")
     return problems + (_wrong_in_production(settings) if settings.production else [])
+
+
+def _wrong_session_keys(settings: Settings) -> list[str]:
+    problems = []
+    rings = {}
+    for name in ("staff_session_keys", "store_session_keys"):
+        given = getattr(settings, name)
+        rings[name] = {key.strip() for key in (given or "").split(",") if key.strip()}
+        if given is not None and (not rings[name] or any(len(set(key)) < 12 for key in rings[name])):
+            problems.append(f"{PREFIX}{name.upper()} holds no key, or one that anybody could guess")
+        elif any(len(key) < SESSION_KEY_MIN for key in rings[name]):
+            problems.append(f"{PREFIX}{name.upper()}: a key must have {SESSION_KEY_MIN} characters or more")
+    if rings["staff_session_keys"] & rings["store_session_keys"]:
+        problems.append(f"{PREFIX}STORE_SESSION_KEYS holds a key of {PREFIX}STAFF_SESSION_KEYS")
+    return problems
 
 
 def _wrong_in_production(settings: Settings) -> list[str]:
@@ -215,6 +317,23 @@ def _wrong_in_production(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}VAULT_KEYS holds a key that anybody could guess")
     if settings.redis_url is None:
         problems.append(f"{PREFIX}REDIS_URL is required in production")
+    least = 19_456 if settings.argon2_time_cost > 1 else 47_104  # OWASP's Password Storage Cheat Sheet
+    if settings.argon2_memory_kib < least:
+        passes = f"{PREFIX}ARGON2_TIME_COST={settings.argon2_time_cost}"
+        problems.append(f"{PREFIX}ARGON2_MEMORY_KIB must be at least {least} in production with {passes}")
+    problems += [
+        f"{PREFIX}{name.upper()} is required in production"
+        for name in ("staff_session_keys", "store_session_keys")
+        if getattr(settings, name) is None
+    ]
+    if settings.public_url is None:
+        problems.append(f"{PREFIX}PUBLIC_URL is required in production")
+    elif not settings.public_url.lower().startswith("https://"):
+        problems.append(f"{PREFIX}PUBLIC_URL must begin with https:// in production")
+    if settings.resend_key is None:
+        problems.append(f"{PREFIX}RESEND_KEY is required in production")
+    if settings.mail_from.lower().endswith((".localhost", "@localhost")):
+        problems.append(f"{PREFIX}MAIL_FROM is required in production")
     return problems
 
 
@@ -228,6 +347,11 @@ def _split(url: str) -> SplitResult | None:
         return urlsplit(url)
     except ValueError:
         return None
+
+
+def _is_origin(url: str) -> bool:
+    found = _ORIGIN.fullmatch(url)
+    return found is not None and 0 < int(found[1] or 443) <= 65535
 
 
 def _private_way(parts: SplitResult) -> bool:

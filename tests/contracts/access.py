@@ -1,13 +1,14 @@
 """Use cases of API keys, and what each actor may do, on any store."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 import pytest
 
-from distribu import Actor, ContactRole, Forbidden, Harness, Invalid, NotFound, Refused, Role, amount
-from distribu.application import access, audit, catalog, customers, ordering, team, webhooks
+from distribu import Actor, ContactRole, Forbidden, Harness, Invalid, NotFound, Refused, Role, Stale
+from distribu.application import access, views
 from distribu.application.kernel import Request
 from distribu.domain.access import (
     CONTACT_PERMISSIONS,
@@ -16,78 +17,22 @@ from distribu.domain.access import (
     ApiKey,
     Permission,
 )
-from distribu.domain.ordering import OrderStatus, PaymentMethod
-from distribu.domain.values import (
-    ApiKeyId,
-    CustomerId,
-    DeliveryId,
-    OrderId,
-    ProductId,
-    WebhookId,
-)
-from distribu.domain.webhooks import WireEvent
-from tests.contracts.asking import contact_of, everything, key_of, refused
+from tests.contracts.asking import contact_of, everything, key_of, log_of, refused
+from tests.contracts.requests import CHANGING, READING, VISITING, kinds
 
 _ID: Final = "00000000-0000-7000-8000-000000000000"
-_P, _C, _O = ProductId(_ID), CustomerId(_ID), OrderId(_ID)
-_K, _W, _D = ApiKeyId(_ID), WebhookId(_ID), DeliveryId(_ID)
-_ITEMS: Final = (ordering.Wanted(product_id=_P, quantity=1),)
-_URL: Final = "https://erp.example/hook"
 
-READING: Final[tuple[Request[Any], ...]] = (
-    catalog.ReadProduct(product_id=_P),
-    catalog.ListProducts(),
-    catalog.ListMovements(product_id=_P),
-    customers.ReadCustomer(customer_id=_C),
-    customers.ListCustomers(),
-    customers.ListPriceOverrides(customer_id=_C),
-    ordering.ReadOrder(order_id=_O),
-    ordering.ListOrders(),
-    access.ReadApiKey(api_key_id=_K),
-    access.ListApiKeys(),
-    webhooks.ReadWebhook(webhook_id=_W),
-    webhooks.ListWebhooks(),
-    webhooks.ReadDelivery(delivery_id=_D),
-    webhooks.ListDeliveries(webhook_id=_W),
-    audit.ListAudit(),
-    team.ReadCompany(),
-    team.ReadMe(),
-)
-CHANGING: Final[tuple[Request[Any], ...]] = (
-    catalog.CreateProduct(name="Oat", price=amount("1")),
-    catalog.EditProduct(product_id=_P, name="Oat"),
-    catalog.ArchiveProduct(product_id=_P),
-    catalog.AdjustStock(product_id=_P, quantity=1, reason=catalog.MoveReason.RECEIVED),
-    customers.CreateCustomer(email="new@example.test"),
-    customers.EditCustomer(customer_id=_C, name="New"),
-    customers.SetPriceOverride(customer_id=_C, product_id=_P, price=amount("1")),
-    customers.RemovePriceOverride(customer_id=_C, product_id=_P),
-    ordering.PlaceOrder(customer_id=_C, items=_ITEMS),
-    ordering.PreviewOrder(customer_id=_C, items=_ITEMS),
-    ordering.MoveOrder(order_id=_O, status=OrderStatus.CONFIRMED),
-    ordering.RecordPayment(order_id=_O, amount=amount("1"), method=PaymentMethod.CASH),
-    access.CreateApiKey(name="ERP", scopes=SCOPES),
-    access.RevokeApiKey(api_key_id=_K),
-    webhooks.RegisterWebhook(url=_URL, events=(WireEvent.ORDER_CREATED,)),
-    webhooks.EditWebhook(webhook_id=_W, is_active=False),
-    webhooks.RotateWebhookSecret(webhook_id=_W),
-    webhooks.RemoveWebhook(webhook_id=_W),
-    audit.RecordAudit(action="hello"),
-    team.CreateCompany(name="Mine"),
-    team.EditCompany(name="Mine"),
-)
 READ_SCOPES: Final = tuple(scope for scope in SCOPES if scope.value.endswith(":read"))
 
 
-def kinds(cls: type) -> set[type]:
-    """Every request there is in the application."""
-    found: set[type] = set()
-    below: type
-    subclasses: list[type] = cls.__subclasses__()
-    for below in subclasses:
-        found |= {below} | kinds(below)
-    contexts = {module.__name__ for module in (access, audit, catalog, customers, ordering, team, webhooks)}
-    return {cls for cls in found if cls.__module__ in contexts}
+def _blank(kind: type[Request[Any]]) -> Request[Any]:
+    """A request of this kind with nothing in it, which is all that can be made of any kind."""
+    unchecked = {"__post_init__": lambda _: None, "__module__": __name__}
+    blank: Any = msgspec.defstruct(
+        kind.__name__, [], bases=(kind,), namespace=unchecked, frozen=True, kw_only=True
+    )
+    made: Request[Any] = blank(**dict.fromkeys(kind.__struct_fields__))
+    return made
 
 
 def named(request: Request[Any]) -> str:
@@ -157,12 +102,97 @@ class AccessUseCases:
         async with refused(shop, "already_revoked"):
             await shop.execute(access.RevokeApiKey(api_key_id=issued.what.id))
 
-    async def test_nobody_else_can_read_or_revoke_a_key(self, shop: Harness) -> None:
+    async def test_an_edited_key_is_at_the_door_what_it_was_made(self, shop: Harness) -> None:
+        scopes = (Permission.PRODUCTS_READ, Permission.ORDERS_READ, Permission.ORDERS_WRITE)
+        issued = await shop.execute(access.CreateApiKey(name="ERP", scopes=scopes))
+        digest = issued.what.digest
+
+        async def grant() -> tuple[str, frozenset[Permission], datetime | None, bool]:
+            it = await shop.distribu.ports.directory.key(digest)
+            assert it is not None
+            assert (it.company_id, it.key_id) == (shop.company.id, issued.what.id)
+            return it.name, it.scopes, it.expires_at, it.revoked
+
+        shop.clock.advance(minutes=1)
+        until = shop.clock.now() + timedelta(days=1)
+        edit = access.EditApiKey(
+            api_key_id=issued.what.id,
+            name="Shop",
+            scopes=(Permission.ORDERS_READ, Permission.PRODUCTS_READ, Permission.ORDERS_READ),
+            expires_at=until,
+        )
+        edited = await shop.execute(edit)
+        kept = (Permission.PRODUCTS_READ, Permission.ORDERS_READ)
+        assert (edited.name, edited.scopes, edited.expires_at, edited.version) == ("Shop", kept, until, 2)
+        assert edited == await shop.execute(access.ReadApiKey(api_key_id=issued.what.id))
+        assert (edited.digest, edited.prefix) == (digest, issued.what.prefix)
+        assert await grant() == ("Shop", frozenset(kept), until, False)
+        (told,) = await log_of(shop, "api_key.updated")
+        assert told.metadata == {
+            "before": {
+                "name": "ERP",
+                "scopes": ["products:read", "orders:read", "orders:write"],
+                "expiresAt": None,
+            },
+            "after": {
+                "name": "Shop",
+                "scopes": ["products:read", "orders:read"],
+                "expiresAt": views.time(until),
+            },
+        }
+        endless = await shop.execute(access.EditApiKey(api_key_id=issued.what.id, expires_at=None))
+        assert (endless.name, endless.scopes, endless.expires_at) == ("Shop", kept, None)
+        assert await grant() == ("Shop", frozenset(kept), None, False)
+        await shop.execute(access.RevokeApiKey(api_key_id=issued.what.id))
+        assert await grant() == ("Shop", frozenset(kept), None, True)
+
+    async def test_an_edit_of_a_key_that_changes_nothing_is_none(self, shop: Harness) -> None:
+        issued = await shop.execute(access.CreateApiKey(name="ERP", scopes=SCOPES))
+        before = await everything(shop)
+        id = issued.what.id
+        for edit in (
+            access.EditApiKey(api_key_id=id),
+            access.EditApiKey(api_key_id=id, name="ERP", scopes=SCOPES[::-1], expires_at=None, version=1),
+        ):
+            assert await shop.execute(edit) == issued.what
+        assert await everything(shop) == before
+
+    async def test_no_edit_widens_a_key(self, shop: Harness) -> None:
+        """Nor can it be brought back in two steps what was taken away in one."""
+        id = (await shop.execute(access.CreateApiKey(name="ERP", scopes=READ_SCOPES))).what.id
+        await shop.execute(access.EditApiKey(api_key_id=id, scopes=READ_SCOPES[:2]))
+        for wider in (SCOPES, (*READ_SCOPES[:2], READ_SCOPES[2]), (Permission.API_KEYS_MANAGE,)):
+            async with refused(shop, "invalid_request", Invalid) as no:
+                await shop.execute(access.EditApiKey(api_key_id=id, name="ERP 2", scopes=wider))
+            assert list(no.refused.fields) == ["scopes"]
+
+    async def test_a_key_ends_in_the_future_alone_and_one_that_is_revoked_stays_as_it_is(
+        self, shop: Harness
+    ) -> None:
+        made = await shop.execute(access.CreateApiKey(name="ERP", scopes=SCOPES))
+        id, now = made.what.id, shop.clock.now()
+        for past in (now, now - timedelta(milliseconds=1)):
+            async with refused(shop, "invalid_request", Invalid) as no:
+                await shop.execute(access.EditApiKey(api_key_id=id, expires_at=past))
+            assert list(no.refused.fields) == ["expiresAt"]
+        async with refused(shop, "precondition_failed", Stale):
+            await shop.execute(access.EditApiKey(api_key_id=id, name="Shop", version=2))
+        await shop.execute(access.RevokeApiKey(api_key_id=id))
+        for edit in (
+            access.EditApiKey(api_key_id=id),
+            access.EditApiKey(api_key_id=id, name="Shop"),
+            access.EditApiKey(api_key_id=id, expires_at=now + timedelta(days=1)),
+        ):
+            async with refused(shop, "already_revoked"):
+                await shop.execute(edit)
+
+    async def test_nobody_else_can_read_edit_or_revoke_a_key(self, shop: Harness) -> None:
         """Not another company, and not a member who may not manage keys."""
         issued = await shop.execute(access.CreateApiKey(name="R", scopes=SCOPES))
         stranger = await shop.stranger()
         for request in (
             access.RevokeApiKey(api_key_id=issued.what.id),
+            access.EditApiKey(api_key_id=issued.what.id, name="Mine"),
             access.ReadApiKey(api_key_id=issued.what.id),
         ):
             async with refused(shop, "api_key_not_found", NotFound):
@@ -175,9 +205,28 @@ class AccessUseCases:
     # --- who may do what -----------------------------------------------------------------------
 
     async def test_every_request_is_looked_at(self) -> None:
-        assert {type(request) for request in READING + CHANGING} == kinds(Request)
+        looked_at = {type(request) for request in READING + CHANGING + VISITING}
+        assert looked_at == {kind for kind in kinds() if not kind.internal}
+        assert {type(it) for it in VISITING} == {it for it in looked_at if it.needs is Permission.VISIT}
 
-    @pytest.mark.parametrize("request_", CHANGING, ids=named)
+    async def test_what_a_process_starts_is_reached_by_nobody_else(self, shop: Harness) -> None:
+        """Not even by the owner or by an operator: these ask for no permission."""
+        internal = [kind for kind in kinds() if kind.internal]
+        assert len(internal) > 20
+        everybody = [
+            *(Actor.staff(shop.company.id, role, id=_ID, label="x") for role in Role),
+            contact_of(shop, await shop.customer(), ContactRole.ADMIN),
+            key_of(shop, *SCOPES),
+            Actor.system(shop.company.id),
+            Actor.system(None),
+            Actor.visitor(company_id=shop.company.id),
+        ]
+        for kind in internal:
+            for actor in everybody:
+                async with refused(shop, "forbidden", Forbidden):
+                    await shop.execute(_blank(kind), actor)
+
+    @pytest.mark.parametrize("request_", CHANGING + VISITING, ids=named)
     @pytest.mark.parametrize("scope", READ_SCOPES)
     async def test_a_key_that_reads_changes_nothing(
         self, shop: Harness, scope: Permission, request_: Request[Any]
@@ -189,7 +238,7 @@ class AccessUseCases:
             assert str(request_.needs) in no.refused.message
         assert scope is not request_.needs
 
-    @pytest.mark.parametrize("request_", READING + CHANGING, ids=named)
+    @pytest.mark.parametrize("request_", READING + CHANGING + VISITING, ids=named)
     async def test_each_role_and_key_is_let_in_by_what_it_needs_and_by_nothing_else(
         self, shop: Harness, request_: Request[Any]
     ) -> None:
@@ -212,18 +261,23 @@ class AccessUseCases:
                     await shop.execute(request_, actor)
 
     async def test_the_roles_are_those_of_the_table(self) -> None:
-        owner_and_admin = {"api_keys", "webhooks", "audit"}
-        for permission in Permission:
-            area = permission.value.partition(":")[0]
-            member = permission in ROLE_PERMISSIONS[Role.MEMBER]
-            admin = permission in ROLE_PERMISSIONS[Role.ADMIN]
-            if permission is Permission.COMPANY_CREATE:
-                assert (admin, member) == (False, False)
-            elif area in owner_and_admin or permission is Permission.COMPANY_MANAGE:
-                assert (admin, member) == (True, False)
-            else:
-                assert (admin, member) == (True, True)
-        assert ROLE_PERMISSIONS[Role.OWNER] == ROLE_PERMISSIONS[Role.ADMIN]
-        for role in ContactRole:
-            writes = {it for it in CONTACT_PERMISSIONS[role] if not it.value.endswith(":read")}
-            assert writes == (set() if role is ContactRole.VIEWER else {Permission.ORDERS_WRITE})
+        """Who holds what, written out a second time."""
+        sales = {f"{area}:{act}" for area in ("products", "orders", "customers") for act in ("read", "write")}
+        member = sales | {"reports:read", "company:read", "members:read", "contacts:manage", "account"}
+        admin = member | {
+            *("webhooks:read", "webhooks:write", "api_keys:manage", "audit:read", "audit:write"),
+            *("company:manage", "members:invite"),
+        }
+        owner = admin | {"members:manage", "company:delete"}
+        assert {it.value for it in ROLE_PERMISSIONS[Role.MEMBER]} == member
+        assert {it.value for it in ROLE_PERMISSIONS[Role.ADMIN]} == admin
+        assert {it.value for it in ROLE_PERMISSIONS[Role.OWNER]} == owner
+        nobodys = {it.value for it in Permission} - owner
+        assert nobodys == {"company:create", "visit", "platform"} | (nobodys & {"second_factor"})
+        viewer = {"products:read", "orders:read", "customers:read", "company:read", "account"}
+        assert {it.value for it in CONTACT_PERMISSIONS[ContactRole.VIEWER]} == viewer
+        assert {it.value for it in CONTACT_PERMISSIONS[ContactRole.BUYER]} == viewer | {"orders:write"}
+        assert {it.value for it in CONTACT_PERMISSIONS[ContactRole.ADMIN]} == viewer | {
+            "orders:write",
+            "contacts:manage",
+        }

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distribu import Actor, Harness, Invalid, Role, amount
-from distribu.application.access import CreateApiKey, RevokeApiKey
+from distribu.application.access import CreateApiKey, EditApiKey, RevokeApiKey
 from distribu.application.audit import ListAudit, RecordAudit
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
 from distribu.application.customers import EditCustomer, RemovePriceOverride, SetPriceOverride
@@ -43,6 +43,7 @@ class AuditUseCases:
             EditWebhook(webhook_id=webhook.id, is_active=False),
             RotateWebhookSecret(webhook_id=webhook.id),
             RemoveWebhook(webhook_id=webhook.id),
+            EditApiKey(api_key_id=key.id, name="New"),
             RevokeApiKey(api_key_id=key.id),
             ArchiveProduct(product_id=product.id),
         ):
@@ -76,6 +77,7 @@ class AuditUseCases:
             ("webhook.updated", "Webhook"),
             ("webhook.secret_rotated", "Webhook"),
             ("webhook.deleted", "Webhook"),
+            ("api_key.updated", "ApiKey"),
             ("api_key.revoked", "ApiKey"),
             ("product.deleted", "Product"),
         ]

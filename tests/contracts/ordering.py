@@ -11,6 +11,7 @@ from distribu.application.catalog import ArchiveProduct, EditProduct, ListMoveme
 from distribu.application.customers import EditCustomer, NewAddress, ReadCustomer, SetPriceOverride
 from distribu.application.ordering import (
     ListOrders,
+    ListPayments,
     MoveOrder,
     PlaceOrder,
     PreviewOrder,
@@ -19,6 +20,7 @@ from distribu.application.ordering import (
     Wanted,
 )
 from distribu.application.team import EditCompany
+from distribu.domain.access import Permission
 from distribu.domain.customers import Customer, CustomerStatus
 from distribu.domain.ordering import Order, OrderSource, OrderStatus, PaymentMethod, PaymentStatus
 from distribu.domain.values import AddressId, CustomerId, OrderId, ProductId, Rate, exact_rate
@@ -49,7 +51,7 @@ def rate(text: str) -> Rate:
 
 async def used(shop: Harness, customer: Customer) -> Decimal:
     """The credit a customer has used."""
-    return (await shop.execute(ReadCustomer(customer_id=customer.id))).credit_used
+    return (await shop.execute(ReadCustomer(customer_id=customer.id))).customer.credit_used
 
 
 async def stock(shop: Harness, id: ProductId) -> int:
@@ -245,6 +247,9 @@ class OrderUseCases:
             await shop.execute(MoveOrder(order_id=mine.id, status=S.CANCELLED), buyer)
         async with refused(shop, "forbidden", Forbidden):
             await shop.execute(payment(mine, "1.00"), buyer)
+        for it in (mine, theirs):
+            async with refused(shop, "forbidden", Forbidden):
+                await shop.execute(ListPayments(order_id=it.id), buyer)
 
     # --- what it costs ---------------------------------------------------------------------------
 
@@ -460,6 +465,24 @@ class OrderUseCases:
         assert [it.metadata["amount"] for it in log] == [0.01, 19.99, 10.0]
         assert log[0].metadata["reference"] == "TRF-1"
 
+    async def test_what_was_paid_is_listed_newest_first(self, shop: Harness) -> None:
+        product, customer = await shop.product(price="10.00"), await shop.customer()
+        order, other = [await shop.order(customer, (product, 3)) for _ in range(2)]
+        assert (await shop.execute(ListPayments(order_id=order.id))).items == ()
+        for text in ("1.00", "2.00", "3.00"):
+            await shop.execute(payment(order, text, f"TRF-{text}"))
+        await shop.execute(payment(other, "4.00"))
+        reader = key_of(shop, Permission.ORDERS_READ)
+        page = await shop.execute(ListPayments(order_id=order.id, limit=2), reader)
+        assert [(str(it.amount), it.reference) for it in page.items] == [
+            ("3.00", "TRF-3.00"),
+            ("2.00", "TRF-2.00"),
+        ]
+        rest = await shop.execute(ListPayments(order_id=order.id, limit=2, cursor=page.next_cursor), reader)
+        assert ([str(it.amount) for it in rest.items], rest.next_cursor) == (["1.00"], None)
+        with pytest.raises(Forbidden):
+            await shop.execute(ListPayments(order_id=order.id), key_of(shop, Permission.ORDERS_WRITE))
+
     async def test_more_than_is_owed_is_refused(self, shop: Harness) -> None:
         order = await shop.order(await shop.customer(), (await shop.product(price="10.00"), 1))
         async with refused(shop, "overpayment"):
@@ -544,6 +567,7 @@ class OrderUseCases:
         for id in (theirs.id, OrderId(shop.distribu.ports.entropy.uuid())):
             for request in each(
                 ReadOrder(order_id=id),
+                ListPayments(order_id=id),
                 MoveOrder(order_id=id, status=S.CONFIRMED),
                 RecordPayment(order_id=id, amount=amount("1"), method=PaymentMethod.CASH),
             ):

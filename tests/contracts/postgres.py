@@ -1,4 +1,4 @@
-"""Distribu on PostgreSQL with the clock in our hand and every receiver in one list."""
+"""Distribu on PostgreSQL with the clock in our hand, and every receiver and mailbox in one list."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from typing import Self
 from dependency_injector import providers
 
 from distribu import Distribu, Harness, Settings, Shop
+from distribu.adapters.mail import Mailbox, Stationery
 from distribu.adapters.memory.twins import MovedClock, Receivers
 from distribu.container import Container
 
@@ -23,12 +24,13 @@ class OnPostgres(Harness):
     last: what others have left in the queue is not due while it is open.
     """
 
-    def __init__(self, distribu: Distribu, clock: MovedClock, receivers: Receivers) -> None:
+    def __init__(self, distribu: Distribu, clock: MovedClock, receivers: Receivers, mailbox: Mailbox) -> None:
         super().__init__()
         self.distribu = distribu
         self.clock = clock
         self.receivers = receivers
         self.received = receivers.received
+        self.mail = mailbox.arrived
 
     async def __aenter__(self) -> Self:
         queue = self.distribu.ports.queue
@@ -38,6 +40,7 @@ class OnPostgres(Harness):
         opens = MovedClock().now().timestamp() - next(_opened) * 5 * 86_400
         self.clock.advance(seconds=opens - self.clock.now().timestamp())
         self.received.clear()
+        self.mail.clear()
         self.receivers.answer = Receivers().answer
         shop = await Shop.open(self.distribu)
         Shop.__init__(self, self.distribu, shop.company)
@@ -46,14 +49,19 @@ class OnPostgres(Harness):
 
 @asynccontextmanager
 async def on_postgres(settings: Settings) -> AsyncIterator[OnPostgres]:
-    """Distribu with twins of the clock and the receivers alone; to be entered for each test."""
+    """Distribu with twins of the clock, the receivers and the mailer; to be entered for each test."""
     container = Container(settings=settings)
     clock, receivers = MovedClock(), Receivers()
-    container.override_providers(clock=providers.Object(clock), hooks=providers.Object(receivers))
+    mailbox = Mailbox(Stationery(settings.mail_from, settings.links_begin))
+    container.override_providers(
+        clock=providers.Object(clock),
+        hooks=providers.Object(receivers),
+        mailer=providers.Object(mailbox),
+    )
     await container.store().open()
     await container.queue().open()
     try:
-        yield OnPostgres(container.distribu(), clock, receivers)
+        yield OnPostgres(container.distribu(), clock, receivers, mailbox)
     finally:
         await container.queue().close()
         await container.store().close()

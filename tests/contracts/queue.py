@@ -9,13 +9,22 @@ from distribu import Harness, Shop
 from distribu.application import views
 from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.kernel import Once
-from distribu.application.ports import Change, Message, Parcel
+from distribu.application.ports import (
+    MAILS_KEPT,
+    NUMBER_TO_COME,
+    Change,
+    MailParcel,
+    MailStatus,
+    Message,
+    NewMail,
+    Parcel,
+)
 from distribu.application.webhooks import EditWebhook, ReadDelivery, RemoveWebhook, RotateWebhookSecret
 from distribu.domain.catalog import Product
 from distribu.domain.values import WebhookId
 from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, WireEvent
 from tests.contracts.asking import scope_of, store_of, told
-from tests.contracts.store import new_product
+from tests.contracts.store import new_order, new_product
 
 
 async def relay(shop: Shop, limit: int = 500) -> int:
@@ -58,6 +67,30 @@ async def finish(shop: Shop, parcel: Parcel, status: DeliveryStatus, wait_s: flo
 async def delivery(shop: Shop, parcel: Parcel) -> Delivery:
     """What became of a parcel."""
     return await shop.execute(ReadDelivery(delivery_id=parcel.delivery_id))
+
+
+async def mail(shop: Shop, *to: str, letter: str = "{}", sealed: str | None = None) -> None:
+    """Have mails wait in the outbox, all written at once."""
+    now, entropy = shop.distribu.ports.clock.now(), shop.distribu.ports.entropy
+    mails = [NewMail(entropy.uuid(), now, address, letter, sealed) for address in to]
+    async with store_of(shop).begin(scope_of(shop)) as tx:
+        await tx.write([], [], None, mails)
+
+
+async def claim_mails(shop: Shop, *, limit: int = 100, claim_s: float = 60) -> list[MailParcel]:
+    """Claim the mails that are due, and keep what is of this company."""
+    ports = shop.distribu.ports
+    parcels = await ports.queue.claim_mails(limit=limit, now=ports.clock.now(), claim_s=claim_s)
+    return [parcel for parcel in parcels if parcel.company_id == shop.company.id]
+
+
+async def finish_mail(
+    shop: Shop, parcel: MailParcel, status: MailStatus, wait_s: float | None = None, error: str = ""
+) -> None:
+    """Store what came of an attempt."""
+    ports = shop.distribu.ports
+    again = None if wait_s is None else ports.clock.now() + timedelta(seconds=wait_s)
+    await ports.queue.finish_mail(parcel, status=status, next_attempt_at=again, error=error)
 
 
 def positions(parcels: Sequence[Parcel]) -> list[int]:
@@ -356,3 +389,96 @@ class QueueContract:
         assert await queue.purge(now=shop.clock.now()) == 1
         assert await queue.purge(now=shop.clock.now()) == 0
         assert not (await shop.distribu.execute_once(shop.actor, wish, once)).replayed
+
+    # --- mails -----------------------------------------------------------------------------------
+
+    async def test_a_mail_has_all_it_takes_to_send_it(self, shop: Harness) -> None:
+        await mail(shop, "bo@corner-shop.example", letter='{"a":"ü\\u0001"}', sealed="sealed.token")
+        await mail(shop, "di@corner-shop.example")
+        first, second = await claim_mails(shop)
+        assert first == MailParcel(
+            shop.company.id, first.id, "bo@corner-shop.example", '{"a":"ü\\u0001"}', "sealed.token", 0
+        )
+        assert (second.to, second.letter, second.sealed) == ("di@corner-shop.example", "{}", None)
+        assert first.id < second.id
+
+    async def test_the_number_stands_in_every_mail_of_the_order_that_gets_it(self, shop: Harness) -> None:
+        order = new_order(shop, (await shop.customer()).id, (await shop.product()).id)
+        at = shop.clock.now()
+        mails = [
+            NewMail(shop.distribu.ports.entropy.uuid(), at, "a@b.example", letter)
+            for letter in (f'[{NUMBER_TO_COME},"No. {NUMBER_TO_COME}"]', '["\\u0001"]')
+        ]
+        async with store_of(shop).begin(scope_of(shop)) as tx:
+            number = await tx.write([Change(None, order)], told(shop, order), None, mails)
+        assert [it.letter for it in await claim_mails(shop)] == [f'[{number},"No. {number}"]', '["\\u0001"]']
+
+    async def test_a_mail_that_is_claimed_is_nobody_elses_until_the_claim_runs_out(
+        self, shop: Harness
+    ) -> None:
+        await mail(shop, "a@b.example")
+        (parcel,) = await claim_mails(shop, claim_s=60)
+        assert await claim_mails(shop) == []
+        shop.clock.advance(seconds=59)
+        assert await claim_mails(shop) == []
+        shop.clock.advance(seconds=1)
+        assert await claim_mails(shop) == [parcel]
+
+    async def test_claims_of_mails_made_at_once_share_nothing(self, shop: Harness) -> None:
+        await mail(shop, *(f"{n}@b.example" for n in range(20)))
+        claims = await asyncio.gather(*(claim_mails(shop, limit=6) for _ in range(5)))
+        counted = Counter(parcel.id for one in claims for parcel in one)
+        while more := await claim_mails(shop):  # what two of them had both looked at is left for the next
+            counted.update(parcel.id for parcel in more)
+        assert len(counted) == 20
+        assert set(counted.values()) == {1}
+
+    async def test_no_more_mails_are_claimed_than_asked_for_and_the_oldest_first(self, shop: Harness) -> None:
+        for n in range(5):
+            await mail(shop, f"{n}@b.example")
+            shop.clock.advance(seconds=1)
+        assert [it.to for it in await claim_mails(shop, limit=2)] == ["0@b.example", "1@b.example"]
+        assert [it.to for it in await claim_mails(shop, limit=9)] == [f"{n}@b.example" for n in (2, 3, 4)]
+
+    async def test_a_mail_is_tried_again_when_it_is_due_and_not_before(self, shop: Harness) -> None:
+        await mail(shop, "a@b.example", letter="[1]", sealed="s")
+        (parcel,) = await claim_mails(shop)
+        await finish_mail(shop, parcel, MailStatus.PENDING, wait_s=300, error="no answer")
+        shop.clock.advance(seconds=299)
+        assert await claim_mails(shop) == []
+        shop.clock.advance(seconds=1)
+        (again,) = await claim_mails(shop)
+        assert (again.id, again.to, again.letter, again.sealed) == (parcel.id, "a@b.example", "[1]", "s")
+        assert again.attempts == 1
+
+    async def test_a_mail_that_is_sent_or_dead_never_comes_back(self, shop: Harness) -> None:
+        await mail(shop, "a@b.example", "b@b.example")
+        one, other = await claim_mails(shop)
+        await finish_mail(shop, one, MailStatus.SENT)
+        await finish_mail(shop, other, MailStatus.DEAD, error="x" * 5000)
+        shop.clock.advance(days=29)
+        assert await claim_mails(shop) == []
+
+    async def test_who_finishes_late_changes_nothing(self, shop: Harness) -> None:
+        """The claim ran out, and two workers sent the same mail: what is sent stays so."""
+        await mail(shop, "a@b.example")
+        (parcel,) = await claim_mails(shop)
+        await finish_mail(shop, parcel, MailStatus.SENT)
+        await finish_mail(shop, parcel, MailStatus.PENDING, wait_s=5)
+        shop.clock.advance(days=1)
+        assert await claim_mails(shop) == []
+
+    async def test_that_a_mail_was_sent_is_forgotten_after_a_month_and_what_waits_is_not(
+        self, shop: Harness
+    ) -> None:
+        queue = shop.distribu.ports.queue
+        await mail(shop, "a@b.example", "b@b.example", "c@b.example")
+        sent, dead, _ = await claim_mails(shop, claim_s=1)
+        await finish_mail(shop, sent, MailStatus.SENT)
+        await finish_mail(shop, dead, MailStatus.DEAD)
+        shop.clock.advance(seconds=MAILS_KEPT.total_seconds(), milliseconds=-1)
+        assert await queue.purge(now=shop.clock.now()) == 0
+        shop.clock.advance(milliseconds=1)
+        assert await queue.purge(now=shop.clock.now()) == 2
+        assert await queue.purge(now=shop.clock.now()) == 0
+        assert [it.to for it in await claim_mails(shop)] == ["c@b.example"]

@@ -9,16 +9,19 @@ from typing import Any, cast
 
 import pytest
 
-from distribu import Actor, Bug, Busy, Conflict, Harness, NotFound, Refused, Shop, amount
+from distribu import Actor, Bug, Busy, Conflict, Harness, NotFound, Refused, Secret, Shop, amount
 from distribu.application import views
 from distribu.application.catalog import CreateProduct
 from distribu.application.kernel import Command, Once, Work
+from distribu.application.letters import PasswordChanged, read
 from distribu.application.ordering import PlaceOrder, Wanted
 from distribu.application.ports import (
     NUMBER_TO_COME,
     Again,
     AlreadyAnswered,
     Change,
+    MailParcel,
+    NewMail,
     OnceKey,
     StoredAnswer,
     Tx,
@@ -71,6 +74,26 @@ class SaveAndFall(_Plain, frozen=True, kw_only=True):
         product = await work.products.get(self.product_id)
         work.save(product.adjust(1, note="", at=work.now))
         raise ZeroDivisionError
+
+
+class MailAndFall(_Plain, frozen=True, kw_only=True):
+    """Mails, and then raises what it is given."""
+
+    trouble: Any
+
+    async def run(self, work: Work) -> Product:
+        work.mail("bo@corner-shop.example", PasswordChanged(), token=Secret("tok-en"))
+        raise self.trouble
+
+
+class Mailing(_Plain, frozen=True, kw_only=True):
+    """Mails and saves, after so many troubles."""
+
+    troubles: Any
+
+    async def run(self, work: Work) -> Product:
+        work.mail("bo@corner-shop.example", PasswordChanged(company="Acme"), token=Secret("tok-en"))
+        return await Stumble(troubles=self.troubles).run(work)
 
 
 class Save(_Plain, frozen=True, kw_only=True):
@@ -723,3 +746,40 @@ class StoreContract:
         async with store_of(shop).begin(scope_of(shop, customer), readonly=True) as tx:
             assert (await tx.records.page(limit=10)).items == ()
             assert (await tx.products.movements(product.id, limit=10)).items == ()
+
+    # --- mails ----------------------------------------------------------------------------------
+
+    async def _waiting(self, shop: Harness) -> list[MailParcel]:
+        claimed = await shop.distribu.ports.queue.claim_mails(limit=100, now=shop.clock.now(), claim_s=0)
+        return [parcel for parcel in claimed if parcel.company_id == shop.company.id]
+
+    @pytest.mark.parametrize("trouble", [ZeroDivisionError(), Refused("insufficient_stock"), Again()])
+    async def test_what_is_rolled_back_leaves_no_mail(self, shop: Harness, trouble: Exception) -> None:
+        with pytest.raises((ZeroDivisionError, Refused)):
+            await shop.execute(MailAndFall(trouble=trouble))
+        assert await self._waiting(shop) == []
+
+    async def test_what_the_store_refuses_leaves_no_mail(self, shop: Harness) -> None:
+        taken = await shop.product(sku="OAT")
+        mail = NewMail(shop.distribu.ports.entropy.uuid(), shop.clock.now(), "a@b.example", "{}")
+        async with refusing(shop, "duplicate_sku", Conflict) as tx:
+            other = new_product(shop, sku=taken.sku)
+            await tx.write([Change(None, other)], told(shop, other), None, [mail])
+        assert await self._waiting(shop) == []
+
+    async def test_a_command_that_is_run_again_mails_once_and_its_token_is_sealed(
+        self, shop: Harness
+    ) -> None:
+        await shop.execute(Mailing(troubles=iter([Again(), Again()])))
+        (parcel,) = await self._waiting(shop)
+        assert parcel.to == "bo@corner-shop.example"
+        assert read(parcel.letter) == PasswordChanged(company="Acme")
+        assert parcel.sealed is not None
+        assert "tok-en" not in parcel.letter + parcel.sealed
+        assert shop.distribu.ports.vault.open(parcel.sealed).reveal() == "tok-en"
+
+    async def test_a_contact_leaves_a_mail(self, shop: Harness) -> None:
+        product, customer = await shop.product(stock=5), await shop.customer()
+        await shop.order(customer, (product, 2), actor=contact_of(shop, customer))
+        (parcel,) = await self._waiting(shop)
+        assert parcel.to == customer.email

@@ -12,8 +12,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from standardwebhooks.webhooks import Webhook as StandardWebhook
-from standardwebhooks.webhooks import WebhookVerificationError
+from standardwebhooks.webhooks import Webhook as StandardWebhook, WebhookVerificationError
 
 from distribu import Forbidden, Harness, Invalid, NotFound, Refused, Secret, Stale
 from distribu.adapters.memory.twins import Received, silence

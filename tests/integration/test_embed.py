@@ -383,6 +383,23 @@ class TestInside:
             assert order.number == 1001
         assert (await shop.order(customer, (product, 1))).number == 1002
 
+    async def test_its_mail_goes_out_when_the_host_commits(
+        self, distribu: Distribu, shop: Shop, connection: AsyncConnection[Any]
+    ) -> None:
+        product, customer = await shop.product(stock=3), await shop.customer()
+        hosted = Shop(inside(distribu, connection), shop.company)
+        async with connection.transaction(force_rollback=True):
+            await hosted.order(customer, (product, 1))
+        async with connection.transaction():
+            await hosted.order(customer, (product, 1))
+            assert await self._mailed(distribu, shop) == []
+        assert await self._mailed(distribu, shop) == [customer.email]
+
+    async def _mailed(self, distribu: Distribu, shop: Shop) -> list[str]:
+        ports = distribu.ports
+        found = await ports.queue.claim_mails(limit=10_000, now=ports.clock.now(), claim_s=0)
+        return [parcel.to for parcel in found if parcel.company_id == shop.company.id]
+
     async def test_it_waits_for_a_lock_no_longer_than_it_does_by_itself(
         self, distribu: Distribu, shop: Shop, connection: AsyncConnection[Any], host_url: str
     ) -> None:

@@ -9,8 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -127,7 +126,10 @@ class Received:
 
 
 def decoded(route: Route, http: Any) -> Request[Any] | None:
-    """The request, or None when it was refused; whatever else is raised is a bug."""
+    """The request, or None when it was refused; whatever else is raised is a bug.
+
+    Nothing is waited for, but a body has its time: to be called where a loop runs.
+    """
     asking = wire.asked(route, http)
     try:
         asking.send(None)
@@ -180,7 +182,7 @@ thorough = settings(bounded, max_examples=60)
 
 
 @pytest.mark.parametrize("route", CHANGING, ids=route_id)
-def test_no_bytes_break_the_decoder(route: Route) -> None:
+async def test_no_bytes_break_the_decoder(route: Route) -> None:
     right = full_body(route)
     bodies = st.binary() | ANYTHING.map(lambda it: json.dumps(it).encode()) | spoilt(right) | replaced(right)
 
@@ -215,7 +217,7 @@ def test_no_query_breaks_the_decoder(route: Route) -> None:
 
 @thorough
 @given(route=st.sampled_from(ROUTES), text=st.text() | st.from_regex(UUID_PATTERN))
-def test_no_path_breaks_the_decoder(route: Route, text: str) -> None:
+async def test_no_path_breaks_the_decoder(route: Route, text: str) -> None:
     request = decoded(route, Received(b"{}", b"", {}, dict.fromkeys(IDS, text)))
     if request is not None and wire.plan(route.request).path:
         assert len(text) == 36

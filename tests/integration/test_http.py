@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -11,6 +13,8 @@ import pytest
 
 from distribu import Distribu, Settings, Shop
 from distribu.domain.access import Permission
+from distribu.entrypoints.http import wire
+from distribu.entrypoints.http.browser import Site
 from distribu.entrypoints.http.serve import listening
 from distribu.entrypoints.http.wire import BODY_MAX
 from tests.unit.test_http import (
@@ -131,6 +135,38 @@ class TestOnASocket:
     async def test_the_server_says_nothing_of_itself(self, served: httpx.AsyncClient) -> None:
         assert "server" not in (await served.get("/me")).headers
 
+    async def test_browsers_are_told_the_same_with_every_answer(self, url: str) -> None:
+        for status, line in (
+            (200, "GET /healthz HTTP/1.1"),
+            (401, "GET /api/v1/me HTTP/1.1"),
+            (404, "GET /nothing HTTP/1.0"),
+            (400, "NONSENSE"),
+        ):
+            head, _ = await spoken(url, line)
+            assert head.startswith(("HTTP/1.1 ", "HTTP/1.0 ")), head
+            assert head.split()[1] == str(status), head
+            for header in ("x-frame-options: DENY", "x-content-type-options: nosniff", "referrer-policy: "):
+                assert head.count(f"\r\n{header}") == 1, (line, head)
+
+    async def test_production_answers_over_https_alone(self, distribu: Distribu) -> None:
+        site = Site(production=True, origin="https://orders.example", trusted=(ip_network("127.0.0.0/8"),))
+        async with listening(distribu, "127.0.0.1", 0, site=site) as url:
+            for status, line, *more in (
+                (200, "GET /healthz HTTP/1.1"),
+                (403, "GET /api/v1/me HTTP/1.1"),
+                (401, "GET /api/v1/me HTTP/1.1", "x-forwarded-proto: https"),
+                (308, "GET /api/v1/docs?a=b HTTP/1.1"),
+                (308, "GET http://evil.example/docs HTTP/1.1"),
+                (308, "GET //evil.example/docs HTTP/1.1"),
+                (403, "POST / HTTP/1.1", "content-length: 500000"),
+            ):
+                head, _ = await spoken(url, str(line), *map(str, more))
+                assert head.split()[1] == str(status), (line, head)
+                secure = "x-forwarded-proto: https" in more
+                assert ("\r\nstrict-transport-security: max-age=63072000;" in head) == secure
+                if status == 308:
+                    assert "\r\nlocation: https://orders.example/" in head
+
     async def test_a_body_that_is_too_long(self, served: httpx.AsyncClient) -> None:
         async def in_parts() -> AsyncIterator[bytes]:
             for _ in range(200):
@@ -148,6 +184,41 @@ class TestOnASocket:
             url, "POST /api/v1/products HTTP/1.1", f"authorization: Bearer {key}", "content-length: 500"
         )
         assert head.startswith("HTTP/1.1 403")
+
+    async def test_a_body_that_does_not_come_ends_the_connection(
+        self, shop: Shop, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wire, "BODY_S", 0.1)
+        reader, writer = await half_sent(url, await shop.key())
+        try:
+            async with asyncio.timeout(10):
+                said = (await reader.read()).decode()
+        finally:
+            writer.close()
+        head, _, body = said.partition("\r\n\r\n")
+        assert head.startswith("HTTP/1.1 408")
+        assert "connection: close" in head
+        assert json.loads(body)["code"] == "request_timeout"
+
+    async def test_a_client_who_hangs_up_in_the_middle_of_a_body_is_not_logged(
+        self, shop: Shop, url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def serving() -> int:
+            return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+        async def until(count: int) -> None:
+            async with asyncio.timeout(10):
+                while serving() != count:  # noqa: ASYNC110  # uvicorn has no event for it
+                    await asyncio.sleep(0.001)
+
+        key = await shop.key()
+        with caplog.at_level(logging.INFO):
+            await until(0)
+            _, writer = await half_sent(url, key)
+            await until(1)
+            writer.close()
+            await until(0)
+        assert caplog.records == []
 
     async def test_what_is_no_http(self, url: str) -> None:
         for line in ("NONSENSE", "GET / HTTP/9.9", "GET \x00 HTTP/1.1"):
@@ -201,6 +272,20 @@ class TestOnASocket:
 def address(url: str) -> tuple[str, int]:
     host, _, port = url.removeprefix("http://").rpartition(":")
     return host, int(port)
+
+
+async def half_sent(url: str, key: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a body has begun and does not go on."""
+    reader, writer = await asyncio.open_connection(*address(url))
+    head = (
+        "POST /api/v1/products HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {key}",
+        "content-length: 500",
+    )
+    writer.write("\r\n".join([*head, "", '{"name":']).encode())
+    await writer.drain()
+    return reader, writer
 
 
 async def spoken(url: str, *lines: str) -> tuple[str, bytes]:

@@ -1,6 +1,7 @@
 """Who may do what in the database, found from its catalogue, and the refusal to run as anybody else."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -202,8 +203,19 @@ class TestPrivileges:
     async def test_the_queue_reaches_its_tables_and_nothing_else(
         self, root: "psycopg.Connection[Any]"
     ) -> None:
-        wanted = {table: set(kinds.split(", ")) for table, kinds in schema.QUEUE_TABLES.items()}
+        wanted = {
+            table: set(re.findall("[A-Z]+", re.sub(r"\(.*?\)", "", kinds)))
+            for table, kinds in schema.QUEUE_TABLES.items()
+        }
         assert self.held(root, "distribu_queue") == wanted | {"alembic_version": {"SELECT"}}
+        columns = root.execute(
+            """
+            SELECT attname FROM pg_attribute
+            WHERE attrelid = 'distribu.sessions'::regclass AND attnum > 0
+              AND has_column_privilege('distribu_queue', attrelid, attnum, 'UPDATE')
+            """
+        ).fetchall()
+        assert {name for (name,) in columns} == {"seen_at", "ip"}
 
     async def test_the_queue_is_refused_what_it_has_no_business_with(self, house: Settings) -> None:
         with psycopg.connect(house.queue_database_url or "", autocommit=True) as connection:
@@ -223,7 +235,7 @@ class TestPrivileges:
             assert kinds <= {"SELECT", "INSERT", "UPDATE"}, table
         for table in schema.APPEND_ONLY:
             assert held[table] == {"SELECT", "INSERT"}, table
-        assert held["outbox"] == {"INSERT"}
+        assert held["outbox"] == held["mails"] == {"INSERT"}
 
     async def test_both_logins_wait_for_nothing_for_ever(self, root: "psycopg.Connection[Any]") -> None:
         for role in ("distribu", "distribu_queue"):
@@ -378,4 +390,4 @@ class TestTheSchema:
               AND attname <> 'company_id'
             """
         ).fetchall()
-        assert {table for _, table in rows} == {"company_slugs", "key_grants", "alembic_version"}
+        assert {table for _, table in rows} == {"company_slugs", "key_grants", "seats", "alembic_version"}

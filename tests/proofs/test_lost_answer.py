@@ -12,8 +12,7 @@ from distribu import Refused, Settings, Shop
 from distribu.application import views
 from distribu.application.kernel import Once
 from distribu.application.ordering import PlaceOrder, Wanted
-from distribu.container import database as embedded
-from distribu.container import running
+from distribu.container import database as embedded, running
 from distribu.domain.ordering import Order
 from tests.proofs import books
 from tests.proofs.conftest import House

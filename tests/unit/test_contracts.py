@@ -6,11 +6,21 @@ import pytest
 
 from distribu import Harness
 from distribu.adapters.limiter import InProcessLimiter
+from distribu.adapters.mail import Arrived, Mailbox
 from distribu.adapters.memory.store import MemoryStore
-from distribu.adapters.memory.twins import GlassVault, MovedClock, Receivers, SeededEntropy, silence
+from distribu.adapters.memory.twins import (
+    GlassVault,
+    MovedClock,
+    PlainHasher,
+    Receivers,
+    SeededEntropy,
+    silence,
+)
 from distribu.application.ports import Reply
 from tests.contracts.finders import FinderContract
+from tests.contracts.hashing import HasherContract
 from tests.contracts.limiting import Advance, RateLimiterContract
+from tests.contracts.mailing import STATIONERY, MailerContract
 from tests.contracts.outside import (
     ClockContract,
     DirectoryContract,
@@ -78,6 +88,22 @@ class TestGlassVault(VaultContract):
         return GlassVault()
 
 
+class TestPlainHasher(HasherContract):
+    @pytest.fixture
+    def hasher(self) -> PlainHasher:
+        return PlainHasher()
+
+    @pytest.fixture
+    def another_hasher(self) -> PlainHasher:
+        return PlainHasher(work=2)
+
+    @pytest.fixture
+    def full_hasher(self) -> PlainHasher:
+        hasher = PlainHasher()
+        hasher.full = True
+        return hasher
+
+
 class TwinReceiver:
     """A receiver as the twin plays it."""
 
@@ -106,6 +132,26 @@ class TestReceivers(HooksContract):
     @pytest.fixture
     def receiver(self, hooks: Receivers) -> TwinReceiver:
         return TwinReceiver(hooks)
+
+
+class TestMailbox(MailerContract):
+    @pytest.fixture
+    def mailer(self) -> Mailbox:
+        return Mailbox(STATIONERY)
+
+    @pytest.fixture
+    def letterbox(self, mailer: Mailbox) -> "Kept":
+        return Kept(mailer)
+
+
+class Kept:
+    """What a mailbox without a folder holds."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
+
+    def arrived(self) -> list[Arrived]:
+        return self.mailbox.arrived
 
 
 class TestInProcessLimiter(RateLimiterContract):

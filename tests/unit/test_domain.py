@@ -1,14 +1,15 @@
 """The domain by itself, and a shop that is used at random."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+from unicodedata import category
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -18,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from distribu import Bug, Harness, Refused, Secret, amount
+from distribu import Actor, Bug, ContactRole, Harness, Invalid, Refused, Role, Secret, amount
 from distribu.application.catalog import AdjustStock, ListMovements, MoveReason, ReadProduct
 from distribu.application.customers import ReadCustomer
 from distribu.application.ordering import ListOrders, MoveOrder, RecordPayment
@@ -28,6 +29,7 @@ from distribu.domain.customers import Customer
 from distribu.domain.ordering import Order, OrderStatus, PaymentMethod
 from distribu.domain.values import (
     CompanyId,
+    CustomerId,
     Money,
     ProductId,
     canonical_email,
@@ -111,11 +113,84 @@ class TestOneForm:
             return
         assert canonical_email(kept) == canonical_email(f" {email.upper()} ".lower()) == kept
 
+    @pytest.mark.parametrize(
+        ("typed", "kept"),
+        [
+            ("  Orders@Corner-Shop.Example ", "orders@corner-shop.example"),
+            ("o'neill+erp@a.b-c.d1", "o'neill+erp@a.b-c.d1"),
+            ("jürgen@BÜCHER.example", "jürgen@bücher.example"),
+            ("a@\uff11\uff12.\uff43\uff4f\uff4d", "a@12.com"),
+            ("a@पद्म.भारत", "a@पद्म.भारत"),
+            ("a@xn--bcher-kva.example", "a@xn--bcher-kva.example"),
+            (f"a@{'x' * 63}.example", f"a@{'x' * 63}.example"),
+        ],
+    )
+    def test_of_an_email_as_typed(self, typed: str, kept: str) -> None:
+        assert canonical_email(typed) == kept
+
+    @pytest.mark.parametrize(
+        "domain",
+        [
+            "", "b", ".b.c", "b..c", "b.c.", "-b.c", "b-.c", "b.-c", "b.c-", "-.c", "b_d.c", "ex!ample.com",
+            "b.c\x7f", "b.c\x00d", "b\x85d.c", "b d.c", "b/d.c", "℀.c", "b。c", "b@d.c", "[127.0.0.1]",
+            "b.c>", "b\u200bd.c", "b\u202ed.c", "\u0301b.c", "½.c", "☃.c", f"{'x' * 64}.c", f"{'ü' * 64}.c",
+        ],
+    )  # fmt: skip
+    def test_what_is_no_domain_is_refused(self, domain: str) -> None:
+        with pytest.raises(Invalid) as no:
+            canonical_email(f"a@{domain}")
+        assert no.value.fields == {"email": "is not an email address"}
+
+    @pytest.mark.parametrize(
+        "wrong", ["\x00", "\x1f", "\x7f", "\x9f", "\u200b", "\u202e", "\ufeff", " ", "<", "@"]
+    )
+    def test_what_cannot_be_seen_is_in_no_email(self, wrong: str) -> None:
+        with pytest.raises(Invalid):
+            canonical_email(f"a{wrong}a@b.example")
+
+    @given(st.text(max_size=20), st.text(min_size=1, max_size=20))
+    def test_of_any_email_that_is_taken(self, local: str, domain: str) -> None:
+        try:
+            kept = canonical_email(f"a{local}@{domain}.example")
+        except Invalid:
+            return
+        assert canonical_email(kept) == kept
+        assert not any(category(one) == "Cc" for one in kept)
+
     @given(st.text(max_size=200))
     def test_of_slugs(self, name: str) -> None:
         slug = slug_of(name)
         assert 0 < len(slug) <= 60
         assert slug_of(slug) == slug
+
+
+class TestActors:
+    """Who an embedding host says it is has to fit where it is kept."""
+
+    @pytest.mark.parametrize(("name", "most"), [("id", 100), ("label", 300), ("ip", 45)])
+    def test_what_cannot_be_kept_is_refused(self, name: str, most: int) -> None:
+        def actor(text: str) -> Actor:
+            who: dict[str, Any] = {"id": "u-1", "label": "Ada", "ip": "192.0.2.1"} | {name: text}
+            return Actor.staff(CompanyId("c"), Role.ADMIN, **who)
+
+        for fine in ("", "x" * most, "ü" * most):
+            assert getattr(actor(fine), name) == fine
+        for wrong in ("x" * (most + 1), "x" * 1_000_000, "a\0b", "\0", "a\ud800"):
+            with pytest.raises(Invalid) as no:
+                actor(wrong)
+            assert (no.value.code, list(no.value.fields)) == ("invalid_request", [name])
+            assert len(no.value.fields[name]) < 100
+
+    def test_every_way_to_be_somebody_is_looked_at(self) -> None:
+        company, nul = CompanyId("c"), "a\0"
+        makes: tuple[Callable[[], Actor], ...] = (
+            lambda: Actor.system(company, nul),
+            lambda: Actor.contact(company, CustomerId("d"), ContactRole.BUYER, id="b", label=nul),
+            lambda: replace(Actor.system(company), label=nul),
+        )
+        for make in makes:
+            with pytest.raises(Invalid):
+                make()
 
 
 class TestSecrets:
@@ -224,7 +299,7 @@ class ShopAtRandom(RuleBasedStateMachine):
     @invariant()
     def credit_used_is_what_live_orders_owe(self) -> None:
         placed = self.do(self.shop.execute(ListOrders(limit=100))).items
-        used = self.do(self.shop.execute(ReadCustomer(customer_id=self.customer.id))).credit_used
+        used = self.do(self.shop.execute(ReadCustomer(customer_id=self.customer.id))).customer.credit_used
         owed = sum(it.total - it.paid for it in placed if it.status is not OrderStatus.CANCELLED)
         assert used == owed >= 0
         assert self.customer.credit_limit is None or used <= self.customer.credit_limit

@@ -17,7 +17,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from distribu import Distribu, Harness, Shop, http_app
+from distribu import Distribu, Harness, Shop, amount, http_app
 from distribu.adapters.memory.store import MemoryStore
 from distribu.adapters.memory.twins import MovedClock
 from distribu.application import views
@@ -25,6 +25,7 @@ from distribu.application.access import CreateApiKey, ListApiKeys, RevokeApiKey
 from distribu.application.customers import NewAddress, SetPriceOverride
 from distribu.application.delivering import Envelope
 from distribu.application.kernel import Command, Request
+from distribu.application.team import EditCompany
 from distribu.application.webhooks import EditWebhook, ListDeliveries
 from distribu.domain.access import SCOPES, Actor, Permission
 from distribu.domain.catalog import Product
@@ -223,6 +224,23 @@ class TestAnswers(Door):
         for part in ('"subtotal":25.00', '"tax":0.00', '"total":25.00', '"unitPrice":12.50'):
             assert part in answer.text
 
+    async def test_payments(self, world: World, api: httpx.AsyncClient) -> None:
+        path = f"/orders/{world.order.id}/payments"
+        assert data(await api.get(path)) == []
+        paying = {"amount": 12.5, "method": "TRANSFER", "reference": "TRF-2201"}
+        data(await api.post(path, json=paying), 201)
+        data(await api.post(path, json={"amount": 1, "method": "CASH"}), 201)
+        answer = await api.get(path)
+        cash, transfer = data(answer)
+        assert list(transfer) == ["id", "orderId", "amount", "method", "reference", "createdAt"]
+        assert '"amount":12.50,' in answer.text
+        assert {**transfer, **paying, "orderId": world.order.id} == transfer
+        assert TIME.fullmatch(transfer["createdAt"])
+        assert (cash["amount"], cash["method"], cash["reference"]) == (1, "CASH", "")
+        first = (await api.get(path, params={"limit": 1})).json()
+        assert first == {"data": [cash], "pagination": {"hasMore": True, "nextCursor": cash["id"]}}
+        assert data(await api.get(path, params={"cursor": cash["id"]})) == [transfer]
+
     async def test_a_webhook_shows_its_secret_once(self, api: httpx.AsyncClient) -> None:
         body = {"url": "https://hooks.corner-shop.example/", "events": ["order.created"]}
         made = data(await api.post("/webhooks", json=body), 201)
@@ -285,6 +303,27 @@ class TestAnswers(Door):
         seen = data(await api.post("/orders/preview", json=body))
         assert [no["code"] for no in seen["refusals"]] == ["insufficient_stock"]
         assert data(await api.get(f"/products/{world.product.id}"))["stock"] == 98
+
+    async def test_a_preview_says_where_it_would_be_refused_as_the_order_itself_does(
+        self, shop: Shop, world: World, api: httpx.AsyncClient
+    ) -> None:
+        hidden, fine = await shop.product(is_active=False), await shop.product()
+        wanted = ((fine, 1), (world.product, 500), (hidden, 1), (world.product, 1))
+        items = [{"productId": product.id, "quantity": count} for product, count in wanted]
+        body = {"customerId": world.customer.id, "items": items}
+        seen = data(await api.post("/orders/preview", json=body))["refusals"]
+        stock, gone = {"items[1].quantity": "only 98 left"}, {"items[2].productId": "is not available"}
+        assert [(no["code"], no["fields"]) for no in seen] == [
+            ("insufficient_stock", stock),
+            ("product_unavailable", gone),
+        ]
+        said = refusal(await api.post("/orders", json=body), 422, "insufficient_stock")
+        assert said["fields"] == stock | gone
+        assert said["error"] == seen[0]["error"]
+        await shop.execute(EditCompany(order_minimum=amount("1000")))
+        body = {"customerId": world.customer.id, "items": items[:1]}
+        (small,) = data(await api.post("/orders/preview", json=body))["refusals"]
+        assert (small["code"], small["fields"]) == ("order_below_minimum", {})
 
 
 def valid(schema: dict[str, Any], value: Any, where: str) -> None:
@@ -896,6 +935,62 @@ class TestInput(Door):
         data(await api.post("/products", content=padded, headers=JSON), 201)
         refusal(await api.post("/products", content=padded + b" ", headers=JSON), 413, "body_too_large")
 
+    async def test_a_body_that_does_not_come_is_not_waited_for(
+        self,
+        doors: list[tuple[str, str]],
+        api: httpx.AsyncClient,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        async def stalled() -> AsyncIterator[bytes]:
+            yield b'{"name":"Oat",'
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(wire, "BODY_S", 0.02)
+        with caplog.at_level(logging.INFO):
+            for method, path in doors:
+                async with asyncio.timeout(5):
+                    answer = await api.request(method, path, content=stalled(), headers=JSON)
+                refusal(answer, 408, "request_timeout")
+                assert answer.headers["connection"] == "close"
+        assert {record.name for record in caplog.records} == {"httpx"}, (
+            "the client alone has something to say"
+        )
+
+    async def test_a_client_who_hangs_up_in_the_middle_of_a_body_is_no_mistake_of_ours(
+        self, shop: Shop, doors: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        app, key = http_app(shop.distribu), await shop.key()
+        events: list[Any] = []
+
+        async def receive() -> Any:
+            return events.pop(0) if events else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        for method, path in doors:
+            events.append({"type": "http.request", "body": b'{"name":"Oat",', "more_body": True})
+            scope: Any = {
+                "type": "http",
+                "asgi": {"version": "3.0"},
+                "http_version": "1.1",
+                "scheme": "http",
+                "method": method,
+                "path": f"/api/v1{path}",
+                "raw_path": f"/api/v1{path}".encode(),
+                "root_path": "",
+                "query_string": b"",
+                "headers": [(b"authorization", f"Bearer {key}".encode()), (b"content-length", b"500")],
+                "client": ("192.0.2.1", 5000),
+                "server": ("distribu", 80),
+                "state": {},
+            }
+            with caplog.at_level(logging.INFO):
+                await app(scope, receive, send)
+            assert events == [], "it was read"
+        assert caplog.records == []
+
     async def test_what_takes_no_body(self, world: World, api: httpx.AsyncClient) -> None:
         path = f"/webhooks/{world.webhook.id}/rotate-secret"
         said = refusal(await api.post(path, json={"secret": "mine"}), 400, "invalid_request")
@@ -1000,10 +1095,8 @@ class TestPreconditions(Door):
         self, things: list[tuple[str, dict[str, Any], str]], api: httpx.AsyncClient
     ) -> None:
         for path, change, field in things:
-            # A customer is shown with its prices, which are no part of its version.
-            seen = (await api.get(path)).headers.get("etag") or (await api.patch(path, json={})).headers[
-                "etag"
-            ]
+            seen = (await api.get(path)).headers["etag"]
+            assert seen == (await api.get(path)).headers["etag"]
             answer = await api.patch(path, json=change, headers={"if-match": seen})
             assert data(answer)[field] == change[field]
             assert answer.headers["etag"] != seen
@@ -1015,6 +1108,16 @@ class TestPreconditions(Door):
         path = f"/products/{world.product.id}"
         data(await api.patch(path, json={"category": "A"}, headers={"if-match": "*"}))
         data(await api.patch(path, json={"category": "B"}))
+
+    async def test_a_customers_prices_are_no_part_of_its_version(
+        self, world: World, api: httpx.AsyncClient
+    ) -> None:
+        path = f"/customers/{world.customer.id}"
+        before = (await api.get(path)).headers["etag"]
+        data(await api.put(f"{path}/price-overrides/{world.product.id}", json={"price": 3}))
+        answer = await api.get(path)
+        assert answer.headers["etag"] == before
+        assert [it["price"] for it in data(answer)["priceOverrides"]] == [3]
 
     async def test_a_removal_too(self, world: World, api: httpx.AsyncClient) -> None:
         for path in (f"/products/{world.product.id}", f"/webhooks/{world.webhook.id}"):
@@ -1049,6 +1152,31 @@ class TestIdempotency(Door):
         assert (again.status_code, again.content) == (first.status_code, first.content)
         assert again.headers["x-request-id"] != first.headers["x-request-id"]
         assert await everything(api) == before
+
+    @pytest.mark.parametrize("route", POSTS, ids=route_id)
+    async def test_the_first_answer_has_the_version_it_would_have_without_a_key(
+        self, route: Route, world: World, api: httpx.AsyncClient
+    ) -> None:
+        """A replay does not: what it shows may be at another version by now."""
+        key = {"idempotency-key": "k"}
+        first = await world.ask(api, route, headers=key)
+        assert data(first, route.status)
+        again = await world.ask(api, route, headers=key)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert "etag" not in again.headers
+        if route.result in (views.WebhookIssuedView,):
+            assert "etag" not in first.headers, "nor has it one without a key"
+        else:
+            assert re.fullmatch(r'"[1-9]"', first.headers["etag"])
+
+    async def test_the_version_of_a_first_answer_is_the_current_one(
+        self, world: World, api: httpx.AsyncClient
+    ) -> None:
+        body = {"name": "Rye", "price": 1, "stock": 4}
+        made = await api.post("/products", json=body, headers={"idempotency-key": "k"})
+        path = f"/products/{data(made, 201)['id']}"
+        assert made.headers["etag"] == (await api.get(path)).headers["etag"]
+        data(await api.patch(path, json={"unit": "bag"}, headers={"if-match": made.headers["etag"]}))
 
     @pytest.mark.parametrize("route", POSTS, ids=route_id)
     async def test_a_key_is_for_one_request(self, route: Route, world: World, api: httpx.AsyncClient) -> None:
@@ -1314,18 +1442,25 @@ class TestPage(Door):
         for url in ("http://distribu/", "http://distribu/api/v1"):
             assert (await api.get(url)).text == page.text
 
-    async def test_it_loads_nothing(self, page: httpx.Response) -> None:
+    async def test_it_loads_its_style_and_nothing_else(
+        self, page: httpx.Response, api: httpx.AsyncClient
+    ) -> None:
         anchors = Anchors()
         anchors.feed(page.text)
         assert anchors.loads == []
-        assert not anchors.tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+        assert not anchors.tags & {"script", "style", "img", "iframe", "object", "embed", "base", "form"}
+        assert page.text.count("<link ") == 1
+        (sheet,) = [link for link in anchors.links if link.endswith(".css")]
+        style = await api.get(f"http://distribu{sheet}")
+        assert style.headers["content-type"] == "text/css; charset=utf-8"
         assert [link for link in anchors.links if not link.startswith(("#", "/"))] == []
         assert [link for link in anchors.links if link.startswith("//")] == []
-        assert "@import" not in page.text
-        assert "url(" not in page.text
+        for text in (page.text, style.text):
+            assert "@import" not in text
+            assert "url(" not in text
         policy = page.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'")
-        assert "script" not in policy
+        assert "unsafe" not in policy
 
     async def test_it_has_every_operation_and_every_code(self, page: httpx.Response) -> None:
         anchors = Anchors()

@@ -16,6 +16,11 @@ SAFE = {
     "DISTRIBU_DATABASE_URL": "postgresql://app:Xk29-long@db.example/distribu?sslmode=require",
     "DISTRIBU_VAULT_KEYS": KEY,
     "DISTRIBU_REDIS_URL": "rediss://cache.example",
+    "DISTRIBU_PUBLIC_URL": "https://orders.example",
+    "DISTRIBU_RESEND_KEY": "re_Xk29_long",
+    "DISTRIBU_MAIL_FROM": "orders@mail.example",
+    "DISTRIBU_STAFF_SESSION_KEYS": "staff-0123456789-abcdefghijklmnop",
+    "DISTRIBU_STORE_SESSION_KEYS": "store-0123456789-abcdefghijklmnop",
 }
 
 
@@ -128,6 +133,31 @@ def test_what_is_no_setting() -> None:
         ("QUEUE_DATABASE_URL", "db"),
         ("REDIS_URL", "http://cache"),
         ("REDIS_URL", "redis://[cache"),
+        ("PUBLIC_URL", "orders.example"),
+        ("PUBLIC_URL", "ftp://orders.example"),
+        ("PUBLIC_URL", "https://orders.example/shop"),
+        ("PUBLIC_URL", "https://orders.example?x=1"),
+        ("PUBLIC_URL", "https://me@orders.example"),
+        ("PUBLIC_URL", "https://orders.example:"),
+        ("PUBLIC_URL", "https://orders.example:65536"),
+        ("PUBLIC_URL", "https://"),
+        ("PUBLIC_URL", "https://orders.example\r\nx: y"),
+        ("PUBLIC_URL", "https://bestellung\u00fc.example"),
+        ("MAIL_FROM", "orders.example"),
+        ("MAIL_FROM", "Orders <orders@mail.example>"),
+        ("MAIL_FROM", "a@b.example, c@d.example"),
+        ("MAIL_FROM", "a@b.example\r\nBcc: c"),
+        ("MAIL_FROM", "@mail.example"),
+        ("RESEND_KEY", "re_1 2"),
+        ("RESEND_KEY", "re_1\n"),
+        ("RESEND_KEY", "re_\u00fc"),
+        ("RESEND_KEY", "r" * 201),
+        ("SECURITY_CONTACT", "security@orders.example"),
+        ("SECURITY_CONTACT", "http://orders.example"),
+        ("SECURITY_CONTACT", "mailto:a@b\nPolicy: x"),
+        ("STAFF_SESSION_KEYS", "short"),
+        ("STAFF_SESSION_KEYS", ","),
+        ("STORE_SESSION_KEYS", "a" * 40),
         ("VAULT_KEYS", "short"),
         ("VAULT_KEYS", ","),
         ("VAULT_KEYS", f"{KEY},short"),
@@ -176,6 +206,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "DISTRIBU_DATABASE_URL",
         "DISTRIBU_VAULT_KEYS",
         "DISTRIBU_REDIS_URL",
+        "DISTRIBU_STAFF_SESSION_KEYS",
+        "DISTRIBU_STORE_SESSION_KEYS",
+        "DISTRIBU_PUBLIC_URL",
+        "DISTRIBU_RESEND_KEY",
+        "DISTRIBU_MAIL_FROM",
     ]
     assert str(SettingsUnusable(said)).count("\n") == len(said)
 
@@ -192,6 +227,11 @@ def test_production_refuses_to_start_on_nothing() -> None:
         "DISTRIBU_DATABASE_URL is required in production",
         "DISTRIBU_VAULT_KEYS is required in production",
         "DISTRIBU_REDIS_URL is required in production",
+        "DISTRIBU_STAFF_SESSION_KEYS is required in production",
+        "DISTRIBU_STORE_SESSION_KEYS is required in production",
+        "DISTRIBU_PUBLIC_URL is required in production",
+        "DISTRIBU_RESEND_KEY is required in production",
+        "DISTRIBU_MAIL_FROM is required in production",
     ]
 
 
@@ -227,6 +267,27 @@ def test_production_speaks_to_its_database_over_tls(url: str) -> None:
 )
 def test_a_local_socket_needs_no_tls_and_no_password(url: str) -> None:
     assert load(SAFE | {"DISTRIBU_DATABASE_URL": url}).database_url == url
+
+
+def test_production_is_reached_by_https() -> None:
+    (said,) = problems(SAFE | {"DISTRIBU_PUBLIC_URL": "http://orders.example"})
+    assert said == "DISTRIBU_PUBLIC_URL must begin with https:// in production"
+    for url in ("https://orders.example/", "HTTPS://Orders.Example:8443", "https://[2001:db8::1]:8443"):
+        assert load(SAFE | {"DISTRIBU_PUBLIC_URL": url}).public_url == url
+
+
+@pytest.mark.parametrize("address", ["a@localhost", "no-reply@distribu.localhost", "a@B.LOCALHOST"])
+def test_production_mails_from_an_address_that_can_be_answered(address: str) -> None:
+    (said,) = problems(SAFE | {"DISTRIBU_MAIL_FROM": address})
+    assert said == "DISTRIBU_MAIL_FROM is required in production"
+
+
+@pytest.mark.parametrize(
+    ("host", "begin"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80")]
+)
+def test_links_begin_where_people_reach_it(host: str, begin: str) -> None:
+    assert Settings(host=host, port=80).links_begin == begin
+    assert Settings(host=host, public_url="https://orders.example").links_begin == "https://orders.example"
 
 
 @pytest.mark.parametrize("password", ["", ":", ":postgres", ":password", ":distribu", ":changeme", ":secret"])
@@ -273,7 +334,7 @@ def test_settings_do_not_show_their_secrets() -> None:
 
 def test_whatever_can_hold_a_secret_is_hidden() -> None:
     telling = {"url", "key", "keys", "secret", "password", "token"}
-    names = [one.name for one in msgspec.structs.fields(Settings)]
+    names = [one.name for one in msgspec.structs.fields(Settings) if one.name != "public_url"]
     secret: dict[str, Any] = {name: "hunter2" for name in names if name.rpartition("_")[2] in telling}
     assert len(secret) >= 5
     strings = {name: value for name, value in secret.items() if "limit" not in name}

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from distribu.application import fields
 from distribu.application.kernel import Command, Issued, Query, Reads, Work
@@ -11,13 +11,15 @@ from distribu.domain.access import API_KEYS_MAX, ApiKey, Permission
 from distribu.domain.errors import Refused
 from distribu.domain.values import ApiKeyId
 
+_Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["ERP"])]
+
 
 class CreateApiKey(Command[Issued[ApiKey]], frozen=True, kw_only=True):
     """Make a key with one or more scopes. The key is in the answer and can never be read again."""
 
     needs = Permission.API_KEYS_MANAGE
 
-    name: Annotated[str, Meta(min_length=1, max_length=100, examples=["ERP"])]
+    name: _Name
     scopes: fields.Scopes
     expires_at: fields.Moment | None = None
 
@@ -38,6 +40,24 @@ class CreateApiKey(Command[Issued[ApiKey]], frozen=True, kw_only=True):
         )
         work.save(api_key)
         return Issued(api_key, key)
+
+
+class EditApiKey(Command[ApiKey], frozen=True, kw_only=True):
+    """Change a key's name or when it expires, or take scopes from it. More scopes take a new key."""
+
+    needs = Permission.API_KEYS_MANAGE
+
+    api_key_id: fields.ApiKeyIdInPath
+    name: _Name | UnsetType = UNSET
+    scopes: fields.Scopes | UnsetType = UNSET
+    expires_at: fields.Moment | None | UnsetType = UNSET
+    version: fields.IfMatch | None = None
+
+    async def run(self, work: Work) -> ApiKey:
+        api_key = (await work.api_keys.get(self.api_key_id)).at(self.version)
+        api_key = api_key.edit(self.given("api_key_id", "version"), at=work.now)
+        work.save(api_key)
+        return api_key
 
 
 class RevokeApiKey(Command[ApiKey], frozen=True, kw_only=True):

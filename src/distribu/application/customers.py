@@ -5,11 +5,17 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields, views
+from distribu.application import fields
 from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
 from distribu.domain.access import Actor, Permission
-from distribu.domain.customers import ADDRESSES_MAX, Customer, CustomerStatus, PriceOverride
+from distribu.domain.customers import (
+    ADDRESSES_MAX,
+    Customer,
+    CustomerDetail,
+    CustomerStatus,
+    PriceOverride,
+)
 from distribu.domain.errors import Invalid, NotFound
 from distribu.domain.values import Address, AddressId, CustomerId
 
@@ -123,18 +129,18 @@ class EditCustomer(Command[Customer], frozen=True, kw_only=True):
         return customer
 
 
-class ReadCustomer(Query[views.CustomerDetailView], frozen=True, kw_only=True):
+class ReadCustomer(Query[CustomerDetail], frozen=True, kw_only=True):
     """One customer with its addresses and its newest hundred prices."""
 
     needs = Permission.CUSTOMERS_READ
 
     customer_id: fields.CustomerIdInPath
 
-    async def run(self, reads: Reads) -> views.CustomerDetailView:
+    async def run(self, reads: Reads) -> CustomerDetail:
         customer, overrides = await reads.together(
             reads.customers.get(self.customer_id), reads.overrides.page(self.customer_id, limit=100)
         )
-        return views.customer_detail(_shown(customer, reads.actor), overrides.items)
+        return CustomerDetail(customer=_shown(customer, reads.actor), price_overrides=overrides.items)
 
 
 class ListCustomers(Query[Page[Customer]], frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""One attempt to deliver an event: sign it, send it, store what came of it."""
+"""One attempt to deliver an event or a mail: make it ready, send it, store what came of it."""
 
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from distribu.application import views
+from distribu.application import letters, views
 from distribu.application.kernel import Ports
-from distribu.application.ports import Parcel, Reply
+from distribu.application.ports import Mail, MailNotSent, MailParcel, MailStatus, Parcel, Reply
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import (
     RETRY_AFTER_MAX_S,
@@ -68,6 +68,26 @@ async def deliver(ports: Ports, parcel: Parcel) -> None:
         status = DeliveryStatus.DEAD if wait_s is None else DeliveryStatus.PENDING
     again = None if wait_s is None else ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
     await ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
+
+
+async def post(ports: Ports, parcel: MailParcel) -> None:
+    """Make the next attempt of a claimed mail; the waits between attempts are those of webhooks."""
+    token = None if parcel.sealed is None else ports.vault.open(parcel.sealed)
+    mail = Mail(parcel.id, parcel.to, letters.read(parcel.letter), token)
+    status, again, error = MailStatus.SENT, None, ""
+    try:
+        await ports.mailer.send(mail)
+    except MailNotSent as refused:
+        wait_s = wait_after(
+            parcel.attempts + 1, jitter=ports.entropy.fraction(), retry_after_s=refused.retry_after_s
+        )
+        if refused.final or wait_s is None:
+            status = MailStatus.DEAD
+        else:
+            status = MailStatus.PENDING
+            again = ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
+        error = str(refused)
+    await ports.queue.finish_mail(parcel, status=status, next_attempt_at=again, error=error)
 
 
 def headers(parcel: Parcel, body: bytes, secrets: list[Secret], timestamp_s: int) -> dict[str, str]:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
-from re import Pattern
-from re import compile as compiled
+from re import Pattern, compile as compiled
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -41,6 +40,14 @@ OrderIdInPath = Annotated[values.OrderId, _UUID, _PATH]
 ApiKeyIdInPath = Annotated[values.ApiKeyId, _UUID, _PATH]
 WebhookIdInPath = Annotated[values.WebhookId, _UUID, _PATH]
 DeliveryIdInPath = Annotated[values.DeliveryId, _UUID, _PATH]
+
+Uuid = Annotated[str, _UUID]
+CompanyId = Annotated[values.CompanyId, _UUID]
+CompanyIdInPath = Annotated[values.CompanyId, _UUID, _PATH]
+MemberIdInPath = Annotated[str, _UUID, _PATH]
+InvitationIdInPath = Annotated[str, _UUID, _PATH]
+ContactIdInPath = Annotated[str, _UUID, _PATH]
+SessionIdInPath = Annotated[str, _UUID, _PATH]
 
 IfMatch = Annotated[int, Meta(ge=1, le=2**31 - 1), _IF_MATCH]
 """The version the caller means to change; the HTTP door takes it from the If-Match header."""
@@ -74,6 +81,28 @@ TaxRate = Annotated[
         },
     ),
 ]
+SECRET_MAX: Final = 400
+"""Characters of a secret that are looked at at all; what is too long for a password is refused later."""
+
+
+def _secret(value: Any) -> Any:
+    if not isinstance(value, str) or not 0 < len(value) <= SECRET_MAX:
+        raise ValueError(f"must have 1 to {SECRET_MAX} characters")
+    if "\0" in value or _SURROGATE.search(value):
+        raise ValueError("must be Unicode text without U+0000")
+    return values.Secret(value)
+
+
+Password = Annotated[
+    str,
+    Meta(
+        extra={"check": _secret, "secret": True},
+        extra_json_schema={"format": "password", "maxLength": SECRET_MAX},
+        examples=["correct horse battery staple"],
+    ),
+]
+"""A password or the token of a link: whatever holds it, shows it in no repr, log or error."""
+
 Quantity = Annotated[int, Meta(ge=1, le=ordering.QUANTITY_MAX, examples=[2])]
 Limit = Annotated[int, Meta(ge=1, le=100, description="At most so many.")]
 Email = Annotated[str, Meta(min_length=3, max_length=254, examples=["orders@green-grocer.example"])]

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast, overload
 
@@ -20,8 +20,13 @@ from distribu.application.ports import (
     Directory,
     Entropy,
     Finders,
+    Hasher,
     Hooks,
+    Letter,
+    Limit,
+    Mailer,
     Message,
+    NewMail,
     NewRecord,
     OnceKey,
     Queue,
@@ -33,10 +38,11 @@ from distribu.application.ports import (
     Tx,
     Vault,
 )
-from distribu.domain.access import Actor, Permission
-from distribu.domain.audit import FORMAT, METADATA_MAX, Person
+from distribu.domain.access import Actor, ActorKind, Permission
+from distribu.domain.accounts import REALM
+from distribu.domain.audit import FORMAT, METADATA_MAX, Entry, Person
 from distribu.domain.entity import Entity, Event, Numbered
-from distribu.domain.errors import Bug, Busy, Forbidden, Refused
+from distribu.domain.errors import Bug, Busy, Forbidden, RateLimited, Refused
 from distribu.domain.values import CompanyId, Secret
 
 R = TypeVar("R")
@@ -53,11 +59,15 @@ class Request(Value, Generic[R], frozen=True, kw_only=True):
     """One use case, as a value: what is asked for, and how it is done.
 
     ``needs`` is the permission it takes (None: anybody who is known). ``founds`` marks the one kind
-    of request that makes its own company.
+    of request that makes its own company. ``home`` marks what runs where the actor's own account is
+    kept: the platform's realm for staff, the store for a contact. An ``internal`` one is started by a
+    process alone and reachable by no door.
     """
 
     needs: ClassVar[Permission | None]
     founds: ClassVar[bool] = False
+    home: ClassVar[bool] = False
+    internal: ClassVar[bool] = False
 
     def given(self, *leave: str) -> dict[str, Any]:
         """The fields the caller sent, by name, but for those named: what an edit is to change."""
@@ -106,6 +116,14 @@ class Reads:
         self.api_keys = tx.api_keys
         self.webhooks = tx.webhooks
         self.records = tx.records
+        self.logins = tx.logins
+        self.users = tx.users
+        self.sessions = tx.sessions
+        self.members = tx.members
+        self.invitations = tx.invitations
+        self.contacts = tx.contacts
+        self.inquiries = tx.inquiries
+        self.platform = tx.platform
         self._together = tx.together
 
     @overload
@@ -128,7 +146,8 @@ class Work(Reads):
         self._tx = tx
         self._ports = ports
         self._saved: dict[tuple[type[Entity], str], Change] = {}
-        self._entries: list[Event] = []
+        self._entries: list[Entry] = []
+        self._mails: list[NewMail] = []
         if actor.company_id is None:
             raise Bug("work is always done for a company")
         self.company_id: CompanyId = actor.company_id
@@ -171,9 +190,20 @@ class Work(Reads):
                 raise Bug(f"{type(entity).__name__} does not extend what was saved")
             self._saved[key] = Change(before, entity)
 
-    def record(self, entry: Event) -> None:
+    def record(self, entry: Entry) -> None:
         """Put something into the audit log that changed no entity."""
         self._entries.append(entry)
+
+    def mail(self, to: str, letter: Letter, *, token: Secret | None = None) -> None:
+        """Have a letter sent when this is committed; ``token`` completes its link and waits sealed."""
+        sealed = None if token is None else self.seal(token)
+        text = views.encode(letter).decode()
+        self._mails.append(NewMail(self.new_id(), self.now, to, text, sealed))
+
+    @property
+    def mails(self) -> list[NewMail]:
+        """What is to be sent."""
+        return self._mails
 
     @property
     def changes(self) -> list[Change]:
@@ -181,7 +211,7 @@ class Work(Reads):
         return list(self._saved.values())
 
     @property
-    def entries(self) -> list[Event]:
+    def entries(self) -> list[Entry]:
         """What is to be recorded beside the changes."""
         return self._entries
 
@@ -191,15 +221,50 @@ class Outside:
 
     def __init__(self, distribu: "Distribu", actor: Actor, ports: "Ports") -> None:
         self.actor = actor
+        self.directory = ports.directory
+        self.limiter = ports.limiter
         self.clock = ports.clock
         self.entropy = ports.entropy
         self.vault = ports.vault
+        self.hasher = ports.hasher
         self.hooks = ports.hooks
+        self.home = home_of(actor)
         self._distribu = distribu
+        self._key = ports.fingerprint_key
 
     async def execute(self, request: Request[R]) -> R:
         """Run another request as the same actor."""
         return await self._distribu.execute(self.actor, request)
+
+    async def inside(self, company_id: CompanyId, request: Request[R], *, system: bool = False) -> R:
+        """Run an internal request in a company, by default at home; the actor stays who they are.
+
+        With ``system`` it is ours: what follows from an act of somebody who is nothing in that company.
+        """
+        if not request.internal:
+            raise Bug(f"{type(request).__name__} is no internal request")
+        actor = replace(self.actor, company_id=company_id, customer_id=None)
+        if system:
+            actor = Actor.system(company_id)
+        return await self._distribu.run(actor, request)
+
+    async def limit(self, what: str, whom: str, most: int, window_s: float) -> None:
+        """Count one of ``what`` for ``whom``. Raises `RateLimited` when that is one too many."""
+        standing = await self.limiter.take(Limit(f"{what} {whom}", most, window_s))
+        if not standing.allowed:
+            raise RateLimited("rate_limited", retry_after_s=standing.retry_after_s)
+
+    def mark(self, *parts: str) -> str:
+        """A code that proves, when it comes back, that we gave it out for these parts."""
+        text = "\0".join(parts).encode()
+        return hashlib.blake2b(text, key=self._key, digest_size=32, person=b"distribu mark").hexdigest()
+
+
+def home_of(actor: Actor) -> CompanyId:
+    """Where an actor's own account is kept: a contact's in its store, anybody else's in the realm."""
+    if actor.kind is ActorKind.CUSTOMER and actor.company_id is not None:
+        return actor.company_id
+    return REALM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +278,9 @@ class Ports:
     clock: Clock
     entropy: Entropy
     vault: Vault
+    hasher: Hasher
     hooks: Hooks
+    mailer: Mailer
     fingerprint_key: bytes
 
 
@@ -259,7 +326,10 @@ class Distribu:
         Raises `Refused` and its kinds; then nothing was changed. Raises `InDoubt` when the database was
         lost while it was committing.
         """
-        actor = self._admitted(actor, request)
+        return await self.run(self._admitted(actor, request), request)
+
+    async def run(self, actor: Actor, request: Request[R]) -> R:
+        """Run a request that was admitted: for the executor and its processes alone."""
         if isinstance(request, Query):
             scope = _scope(actor)
             async with self.ports.store.begin(scope, readonly=True) as tx:
@@ -291,7 +361,11 @@ class Distribu:
         return Answer(text.encode(), replayed=True)
 
     def _admitted(self, actor: Actor, request: Request[Any]) -> Actor:
+        if request.internal:
+            raise Forbidden("forbidden")
         actor.require(request.needs)
+        if request.home and not isinstance(request, Process):
+            return replace(actor, company_id=home_of(actor), customer_id=None)
         if request.founds:
             return Actor.system(CompanyId(self.ports.entropy.uuid()), actor.label)
         if actor.company_id is None and not isinstance(request, Process):
@@ -320,7 +394,7 @@ class Distribu:
             if key is not None and once is not None:
                 body = once.view(result)
                 answer = self._stored(key, body, once.secret)
-            number = await tx.write(work.changes, self._records(work), answer)
+            number = await tx.write(work.changes, self._records(work), answer, work.mails)
         self.wake()
         if number is not None:
             body = body.replace(NUMBER_TO_COME.encode(), str(number).encode())
@@ -351,9 +425,8 @@ class Distribu:
             what = (event.name, type(entity).__name__, entity.id, details)
             records.append(_record(entropy.uuid(), work, person, digest, at, event, *what, messages))
         for entry in work.entries:
-            told = dict(entry.details())
-            action = f"{entry.name}.{told['action']}"
-            what = (action, told["entity_type"], told["entity_id"], told["metadata"])
+            action, metadata = entry.told()
+            what = (action, entry.entity_type, entry.entity_id, metadata)
             records.append(_record(entropy.uuid(), work, person, digest, at, entry, *what, ()))
         return records
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from distribu.application import fields, views
+from distribu.application import fields, letters, views
 from distribu.application.customers import NewAddress
 from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
@@ -22,6 +22,7 @@ from distribu.domain.ordering import (
     Order,
     OrderSource,
     OrderStatus,
+    Payment,
     PaymentMethod,
     Totals,
     minimum_reached,
@@ -87,6 +88,8 @@ class PlaceOrder(Command[Order], frozen=True, kw_only=True):
         )
         taken = self._taken(wanted, products, order_id, work.now)
         work.save(customer.owe(order.balance, order_id=order_id, at=work.now), *taken, order)
+        if not order.historic:
+            work.mail(customer.email, letters.order_received(order, company))
         return order
 
     def _taken(
@@ -105,11 +108,7 @@ class PlaceOrder(Command[Order], frozen=True, kw_only=True):
                 taken.append(products[id].take(count, order_id=order_id, at=at))
             except Refused as refused:
                 first = first or refused
-                place = next(n for n, item in enumerate(self.items) if item.product_id == id)
-                if refused.code == "insufficient_stock":
-                    wrong[f"items[{place}].quantity"] = f"only {products[id].stock} left"
-                else:
-                    wrong[f"items[{place}].productId"] = "is not available"
+                wrong |= _wrong(self.items, products[id], refused)
         if first is not None:
             raise Refused(first.code, first.message, fields=wrong)
         return taken
@@ -149,12 +148,16 @@ class PreviewOrder(Query[views.PreviewView], frozen=True, kw_only=True):
         tries: list[Callable[[], object]] = [
             lambda: minimum_reached(totals.subtotal, company.order_minimum, company.currency),
             lambda: customer.owe(totals.total, order_id=nothing, at=reads.now),
-            *(
-                partial(products[id].take, count, order_id=nothing, at=reads.now)
-                for id, count in wanted.items()
-            ),
+            *(partial(self._take, products[id], count, reads.now) for id, count in wanted.items()),
         ]
         return views.preview(lines, totals, company.currency, [no for one in tries if (no := _refusal(one))])
+
+    def _take(self, product: Product, count: int, at: datetime) -> None:
+        try:
+            product.take(count, order_id=OrderId(""), at=at)
+        except Refused as refused:
+            fields = _wrong(self.items, product, refused)
+            raise Refused(refused.code, refused.message, fields=fields) from None
 
 
 class ReadOrder(Query[Order], frozen=True, kw_only=True):
@@ -212,16 +215,19 @@ class MoveOrder(Command[Order], frozen=True, kw_only=True):
         moved = order.move(
             self.status, carrier=self.carrier, tracking_number=self.tracking_number, at=work.now
         )
+        customer, products, company = await work.together(
+            work.customers.get(order.customer_id),
+            work.products.many(_to_put_back(moved), archived=True),
+            work.companies.current(),
+        )
         if moved.status is OrderStatus.CANCELLED:
-            customer, products = await work.together(
-                work.customers.get(order.customer_id),
-                work.products.many([line.product_id for line in order.lines], archived=True),
-            )
             if order.balance:
                 work.save(customer.settle(order.balance, order_id=order.id, at=work.now))
             for line in order.lines:
                 work.save(products[line.product_id].put_back(line.quantity, order_id=order.id, at=work.now))
         work.save(moved)
+        if not moved.historic:
+            work.mail(customer.email, letters.order_changed(moved, company))
         return moved
 
 
@@ -247,6 +253,31 @@ class RecordPayment(Command[Order], frozen=True, kw_only=True):
         return paid
 
 
+class ListPayments(Query[Page[Payment]], frozen=True, kw_only=True):
+    """What was paid for an order, newest first."""
+
+    needs = Permission.ORDERS_READ
+
+    order_id: fields.OrderIdInPath
+    limit: fields.Limit = 50
+    cursor: fields.Cursor | None = None
+
+    async def run(self, reads: Reads) -> Page[Payment]:
+        # A payment does not say whose it is: to a contact an empty list would be a wrong answer.
+        if reads.actor.kind is ActorKind.CUSTOMER:
+            raise Forbidden("forbidden")
+        _, page = await reads.together(
+            reads.orders.get(self.order_id),
+            reads.orders.payments(self.order_id, limit=self.limit, cursor=self.cursor),
+        )
+        return page
+
+
+def _to_put_back(order: Order) -> list[ProductId]:
+    """The products that a cancelled order gives back."""
+    return [line.product_id for line in order.lines] if order.status is OrderStatus.CANCELLED else []
+
+
 def _merged(items: tuple[Wanted, ...]) -> dict[ProductId, int]:
     """How many of each product in all: two lines of one product are one check against its stock."""
     wanted: dict[ProductId, int] = {}
@@ -255,6 +286,14 @@ def _merged(items: tuple[Wanted, ...]) -> dict[ProductId, int]:
         if wanted[item.product_id] > QUANTITY_MAX:
             raise Invalid("invalid_request", fields={"items": f"more than {QUANTITY_MAX} of one product"})
     return wanted
+
+
+def _wrong(items: tuple[Wanted, ...], product: Product, refused: Refused) -> dict[str, str]:
+    """The first line of a product that cannot be taken, and why not."""
+    place = next(n for n, item in enumerate(items) if item.product_id == product.id)
+    if refused.code == "insufficient_stock":
+        return {f"items[{place}].quantity": f"only {product.stock} left"}
+    return {f"items[{place}].productId": "is not available"}
 
 
 def _all_known(items: tuple[Wanted, ...], products: Mapping[ProductId, Product]) -> None:

@@ -4,55 +4,46 @@ A method is here because a use case needs it. What its docstring promises is wha
 `tests/contracts` runs against every adapter.
 """
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Generic, Protocol, TypeVar
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Protocol, TypeVar
 
-from distribu.domain.access import ActorKind, ApiKey, KeyGrant
-from distribu.domain.audit import Person, Record
-from distribu.domain.catalog import Product, StockMovement
-from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
+import msgspec
+
+from distribu.application.finders import (
+    Finders as Finders,
+    Login as Login,
+    Member as Member,
+    Page as Page,
+    Read as Read,
+)
+from distribu.domain.access import ActorKind, ContactGrant, KeyGrant, StaffGrant
+from distribu.domain.audit import Person
 from distribu.domain.entity import Entity, Event
 from distribu.domain.errors import Bug
-from distribu.domain.ordering import Order, OrderStatus
-from distribu.domain.team import Company
 from distribu.domain.values import (
-    ApiKeyId,
     CompanyId,
     CustomerId,
     DeliveryId,
-    Money,
-    OrderId,
-    ProductId,
     Secret,
     WebhookId,
 )
-from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
+from distribu.domain.webhooks import Attempt, DeliveryStatus
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+MAILS_KEPT: Final = timedelta(days=30)
+"""How long it is known that a mail was sent, or could not be."""
 
 NUMBER_TO_COME: Final = "\x01"
 """Stands for an entity's number in texts written with it. No JSON text can hold it unescaped."""
 
 
-# --- reading ---------------------------------------------------------------------------------
-
-
-class Read(Protocol[T_co]):
-    """One question to the store: await it alone, or send it along with others in one round trip."""
-
-    def __await__(self) -> Generator[Any, Any, T_co]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Newest first. ``next_cursor`` is the id of the last item, or None when there is no more."""
-
-    items: tuple[T, ...]
-    next_cursor: str | None
+# --- the store ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,177 +52,6 @@ class Scope:
 
     company_id: CompanyId
     customer_id: CustomerId | None = None
-
-
-class Companies(Protocol):
-    def current(self, *, lock: bool = False) -> Read[Company]:
-        """The company of this transaction; only an edit locks it. Raises `NotFound`."""
-        ...
-
-
-class Products(Protocol):
-    def get(self, id: ProductId) -> Read[Product]:
-        """One product that is not archived. Raises `NotFound`."""
-        ...
-
-    def many(
-        self, ids: Collection[ProductId], *, archived: bool = False
-    ) -> Read[Mapping[ProductId, Product]]:
-        """Those of ``ids`` that exist, in id order; locked in that order inside a command."""
-        ...
-
-    def page(
-        self,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        category: str | None = None,
-        search: str | None = None,
-        active: bool | None = None,
-    ) -> Read[Page[Product]]:
-        """Products that are not archived; ``search`` looks in name, SKU and category, ignoring case."""
-        ...
-
-    def movements(self, id: ProductId, *, limit: int, cursor: str | None = None) -> Read[Page[StockMovement]]:
-        """How a product's stock came about."""
-        ...
-
-
-class Customers(Protocol):
-    def get(self, id: CustomerId) -> Read[Customer]:
-        """One customer. Raises `NotFound`."""
-        ...
-
-    def page(
-        self,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        status: CustomerStatus | None = None,
-        search: str | None = None,
-    ) -> Read[Page[Customer]]:
-        """``search`` looks in name and email, ignoring case."""
-        ...
-
-
-class Overrides(Protocol):
-    def prices(self, customer_id: CustomerId, ids: Collection[ProductId]) -> Read[Mapping[ProductId, Money]]:
-        """The customer's own prices of those products; a product without one is absent."""
-        ...
-
-    def find(self, customer_id: CustomerId, product_id: ProductId) -> Read[PriceOverride | None]:
-        """The override of this pair, also one that was taken away."""
-        ...
-
-    def page(
-        self, customer_id: CustomerId, *, limit: int, cursor: str | None = None
-    ) -> Read[Page[PriceOverride]]:
-        """The customer's overrides in force."""
-        ...
-
-
-class Orders(Protocol):
-    def get(self, id: OrderId) -> Read[Order]:
-        """One order with its lines. Raises `NotFound`."""
-        ...
-
-    def page(
-        self,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        status: OrderStatus | None = None,
-        customer_id: CustomerId | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Read[Page[Order]]:
-        """Orders with their lines; ``since <= placed_at < until``."""
-        ...
-
-    def any(self) -> Read[bool]:
-        """Whether the company has an order yet."""
-        ...
-
-
-class ApiKeys(Protocol):
-    def get(self, id: ApiKeyId) -> Read[ApiKey]:
-        """One key. Raises `NotFound`."""
-        ...
-
-    def page(self, *, limit: int, cursor: str | None = None) -> Read[Page[ApiKey]]:
-        """Revoked ones too."""
-        ...
-
-    def count(self) -> Read[int]:
-        """How many are not revoked."""
-        ...
-
-
-class Webhooks(Protocol):
-    def get(self, id: WebhookId) -> Read[Webhook]:
-        """One webhook that was not removed. Raises `NotFound`."""
-        ...
-
-    def page(self, *, limit: int, cursor: str | None = None) -> Read[Page[Webhook]]:
-        """Those not removed."""
-        ...
-
-    def count(self) -> Read[int]:
-        """How many there are."""
-        ...
-
-    def delivery(self, id: DeliveryId) -> Read[Delivery]:
-        """One delivery with its attempts. Raises `NotFound`."""
-        ...
-
-    def deliveries(self, id: WebhookId, *, limit: int, cursor: str | None = None) -> Read[Page[Delivery]]:
-        """A webhook's deliveries, without their attempts."""
-        ...
-
-
-class Records(Protocol):
-    def page(
-        self,
-        *,
-        limit: int,
-        cursor: str | None = None,
-        actor_kind: ActorKind | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Read[Page[Record]]:
-        """The audit log; ``since <= at < until``."""
-        ...
-
-
-class Finders(Protocol):
-    """Everything a request can read."""
-
-    @property
-    def companies(self) -> Companies: ...
-    @property
-    def products(self) -> Products: ...
-    @property
-    def customers(self) -> Customers: ...
-    @property
-    def overrides(self) -> Overrides: ...
-    @property
-    def orders(self) -> Orders: ...
-    @property
-    def api_keys(self) -> ApiKeys: ...
-    @property
-    def webhooks(self) -> Webhooks: ...
-    @property
-    def records(self) -> Records: ...
-
-    async def together(self, *reads: Read[Any]) -> tuple[Any, ...]:
-        """The answers in order, for one round trip. The first refusal among them is raised."""
-        ...
-
-
-# --- writing ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +89,17 @@ class NewRecord:
     person: Person
     body: str
     messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewMail:
+    """A mail about to be written into the outbox; ``sealed`` is the token of its link, for the vault."""
+
+    id: str
+    at: datetime
+    to: str
+    letter: str
+    sealed: str | None = None
 
 
 def everything_told(changes: Sequence[Change], records: Sequence[NewRecord]) -> None:
@@ -316,7 +147,11 @@ class Tx(Finders, Protocol):
         ...
 
     async def write(
-        self, changes: Sequence[Change], records: Sequence[NewRecord], answer: StoredAnswer | None
+        self,
+        changes: Sequence[Change],
+        records: Sequence[NewRecord],
+        answer: StoredAnswer | None,
+        mails: Sequence[NewMail] = (),
     ) -> int | None:
         """Write all of it and commit, or nothing. Raises `Bug` when an event has no record.
 
@@ -357,6 +192,14 @@ class Directory(Protocol):
         """The company with this slug."""
         ...
 
+    async def staff_session(self, id: str) -> StaffGrant | None:
+        """The session of a user, those that are over included."""
+        ...
+
+    async def store_session(self, company_id: CompanyId, id: str) -> ContactGrant | None:
+        """The session of a contact at this store, those that are over included."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -377,8 +220,28 @@ class Parcel:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class MailParcel:
+    """A claimed mail; ``attempts`` were made before."""
+
+    company_id: CompanyId
+    id: str
+    to: str
+    letter: str
+    sealed: str | None
+    attempts: int
+
+
+class MailStatus(StrEnum):
+    """How far a mail has come."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    DEAD = "DEAD"
+
+
 class Queue(Protocol):
-    """What the machine owns: events on their way, claims, attempts, expired keys. Never entities."""
+    """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities."""
 
     async def relay(self, *, limit: int, now: datetime) -> int:
         """Give committed events their position and make a delivery for each active, subscribed webhook.
@@ -403,8 +266,25 @@ class Queue(Protocol):
         """Store the attempt and what comes of it, and release the claim."""
         ...
 
+    async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
+        """Mails that are due, nobody else's for ``claim_s`` seconds."""
+        ...
+
+    async def finish_mail(
+        self, parcel: MailParcel, *, status: MailStatus, next_attempt_at: datetime | None, error: str
+    ) -> None:
+        """Store what came of an attempt and release the claim. What is sent or dead keeps no content."""
+        ...
+
+    async def seen(self, company_id: CompanyId, session_id: str, *, at: datetime, ip: str | None) -> None:
+        """Remember when and from where a session was last used."""
+        ...
+
     async def purge(self, *, now: datetime) -> int:
-        """Forget idempotency keys older than a day. Returns how many."""
+        """Forget idempotency keys older than a day, and that mails were sent after `MAILS_KEPT`.
+
+        Returns how many of both.
+        """
         ...
 
 
@@ -442,7 +322,8 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a limit stands: ``remaining`` more may come now; at ``reset_at_s`` (Unix time) all of them.
+    """How a limit stands: ``remaining`` more may come now; at ``reset_at_s`` (Unix time), which is
+    ``reset_in_s`` from now, all of them.
 
     ``retry_after_s`` is given when this one was not allowed: after so many seconds one will be.
     """
@@ -451,14 +332,20 @@ class Standing:
     limit: int
     remaining: int
     reset_at_s: int
+    reset_in_s: int
     retry_after_s: int | None
+
+
+class LimiterAway(Exception):
+    """What counts cannot be reached."""
 
 
 class RateLimiter(Protocol):
     async def take(self, limit: Limit) -> Standing:
         """Count one, unless the limit is reached: what is not allowed does not count.
 
-        The window slides: no span of ``window_s`` ever holds more than ``most`` that were allowed.
+        The window slides: no span of ``window_s`` ever holds more than ``most`` that were allowed. Raises
+        `LimiterAway`.
         """
         ...
 
@@ -472,6 +359,37 @@ class Vault(Protocol):
 
     def open(self, sealed: str) -> Secret:
         """The secret again. Raises `Bug` for what was not sealed under a key of ours, or was altered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a password is ``right``; it is ``stale`` when it is right, but to be hashed anew."""
+
+    right: bool
+    stale: bool
+
+
+class Hasher(Protocol):
+    """Passwords, as `canonical_password` writes them. No error of it quotes one."""
+
+    async def hash(self, password: Secret) -> str:
+        """At most 255 ASCII characters that tell nothing of the password, not even that two are equal.
+
+        Raises `Busy` at once when too many are waiting already.
+        """
+        ...
+
+    async def verify(self, password: Secret, encoded: str | None) -> Verdict:
+        """Try a password against a hash of ours, or a bcrypt hash made elsewhere, which is stale.
+
+        Without one (None: nobody has this address), or with a text that is none, it is never right and the
+        work is the same. Raises `Busy` at once when too many are waiting already.
+        """
+        ...
+
+    def common(self, password: Secret) -> bool:
+        """Whether it is among the passwords that are tried first, whatever its case."""
         ...
 
 
@@ -497,5 +415,47 @@ class Hooks(Protocol):
         """One POST within ten seconds in all, following no redirect.
 
         Never raises for what the other side does.
+        """
+        ...
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True, tag=True, rename="camel"):
+    """What a mail says: the facts its templates are filled with.
+
+    The templates are named like its class (``order_received.html`` and ``.txt``).
+    """
+
+    @property
+    def page(self) -> str:
+        """The path its link leads to, for a letter that comes with a token."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail to be sent. ``token`` completes its link."""
+
+    id: str
+    to: str
+    letter: Letter
+    token: Secret | None = None
+
+
+class MailNotSent(Exception):
+    """A mail was not taken: for good (``final``), or to be tried again."""
+
+    def __init__(self, why: str, *, final: bool = False, retry_after_s: int | None = None) -> None:
+        self.final = final
+        self.retry_after_s = retry_after_s
+        super().__init__(why)
+
+
+class Mailer(Protocol):
+    """Takes mails to people."""
+
+    async def send(self, mail: Mail) -> None:
+        """Hand a mail over, within ten seconds; sent again under its ``id``, it arrives once.
+
+        Raises `MailNotSent`, whose text names neither the address nor the token.
         """
         ...

@@ -3,7 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from distribu.domain import access, audit, catalog, customers, ordering, team, webhooks
+from distribu.domain import (
+    access,
+    accounts,
+    audit,
+    catalog,
+    contacts,
+    customers,
+    inquiries,
+    ordering,
+    team,
+    webhooks,
+)
 from distribu.domain.entity import Event
 from distribu.domain.ordering import OrderMoved, OrderStatus
 
@@ -33,7 +44,26 @@ WIRE: Final[Mapping[type[Event], tuple[str, ...] | Callable[[Any], tuple[str, ..
 AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
     {
         access.ApiKeyCreated,
+        access.ApiKeyEdited,
         access.ApiKeyRevoked,
+        accounts.CompanySwitched,
+        accounts.CredentialsCreated,
+        accounts.EmailChanged,
+        accounts.EmailVerified,
+        accounts.LinkIssued,
+        accounts.PasswordChanged,
+        accounts.PasswordRehashed,
+        accounts.PlatformUsed,
+        accounts.SessionRenewed,
+        accounts.SessionsEnded,
+        accounts.SignInFailed,
+        accounts.SignInNoted,
+        accounts.SignedIn,
+        accounts.SignedOut,
+        accounts.SuperAdminGranted,
+        accounts.SuperAdminRevoked,
+        accounts.UserCreated,
+        accounts.UserEdited,
         audit.CustomEntry,
         catalog.StockReceived,
         catalog.StockAdjusted,
@@ -44,8 +74,22 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         customers.PriceOverrideSet,
         customers.PriceOverrideRemoved,
         ordering.PaymentRecorded,
+        contacts.ContactAdded,
+        contacts.ContactEdited,
+        inquiries.InquiryReceived,
         team.CompanyCreated,
+        team.CompanyDeleted,
         team.CompanyEdited,
+        team.CompanyResumed,
+        team.CompanySuspended,
+        team.InvitationAccepted,
+        team.InvitationEdited,
+        team.InvitationRevoked,
+        team.InvitationSentAgain,
+        team.MemberInvited,
+        team.MemberJoined,
+        team.MemberRemoved,
+        team.MemberRoleChanged,
         webhooks.WebhookRegistered,
         webhooks.WebhookEdited,
         webhooks.WebhookRemoved,

@@ -1,13 +1,28 @@
-"""Use cases of the company itself."""
+"""Use cases of the company itself, and of the people who work for it."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields, views
-from distribu.application.kernel import Command, Query, Reads, Work
-from distribu.domain.access import Permission
-from distribu.domain.team import Company, Registration
+from distribu.application import fields, letters, profiles, views
+from distribu.application.accounts import (
+    LINKS_PER_IP,
+    QUARTER_S,
+    Digest,
+    Name,
+    address_of,
+    found,
+    hashed,
+    prove,
+)
+from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.ports import Member, Page
+from distribu.application.sessions import SwitchTo
+from distribu.domain.access import ActorKind, Permission, Role
+from distribu.domain.accounts import REALM, Credentials, Link, User
+from distribu.domain.errors import Conflict, Forbidden, NotFound, Refused
+from distribu.domain.team import INVITATIONS_MAX, Company, Invitation, Membership, Registration
+from distribu.domain.values import CompanyId, Secret, canonical_email
 
 _Name = Annotated[str, Meta(min_length=1, max_length=100, examples=["Acme Distributors"])]
 _Slug = Annotated[str, Meta(min_length=1, max_length=60, examples=["acme-distributors"])]
@@ -47,6 +62,7 @@ class EditCompany(Command[Company], frozen=True, kw_only=True):
     order_minimum: fields.Amount | UnsetType = UNSET
     return_window_days: Annotated[int, Meta(ge=0, le=3650)] | UnsetType = UNSET
     registration: Registration | UnsetType = UNSET
+    require_second_factor: bool | UnsetType = UNSET
     version: fields.IfMatch | None = None
 
     async def run(self, work: Work) -> Company:
@@ -72,3 +88,414 @@ class ReadMe(Query[views.MeView], frozen=True, kw_only=True):
 
     async def run(self, reads: Reads) -> views.MeView:
         return views.me(await reads.companies.current(), reads.actor)
+
+
+# --- who works for it ------------------------------------------------------------------------
+
+COMPANIES_MAX: Final = 20
+"""Companies that one person may own or work for when they open another."""
+
+_Role = Annotated[Role, Meta(examples=["MEMBER"])]
+
+
+async def acting(work: Work) -> Membership | None:
+    """The membership of whoever acts; nobody's when it is an operator. Raises `Forbidden` for a key."""
+    if work.actor.kind is ActorKind.SYSTEM:
+        return None
+    by = await work.members.of_user(work.actor.id) if work.actor.kind is ActorKind.USER else None
+    if by is None:
+        raise Forbidden("forbidden")
+    return by
+
+
+class ListMembers(Query[Page[Member]], frozen=True, kw_only=True):
+    """Everybody in the team, newest first."""
+
+    needs = Permission.MEMBERS_READ
+
+    limit: fields.Limit = 50
+    cursor: fields.Cursor | None = None
+
+    async def run(self, reads: Reads) -> Page[Member]:
+        return await reads.members.page(limit=self.limit, cursor=self.cursor)
+
+
+class ChangeRole(Command[Membership], frozen=True, kw_only=True):
+    """Make a member an admin, or the other way round."""
+
+    needs = Permission.MEMBERS_MANAGE
+
+    member_id: fields.MemberIdInPath
+    role: _Role
+
+    async def run(self, work: Work) -> Membership:
+        # Under the company's lock: who may do what to whom must not change in between.
+        await work.companies.current(lock=True)
+        by = await acting(work)
+        member = (await work.members.get(self.member_id)).change_role(self.role, by=by, at=work.now)
+        work.save(member)
+        return member
+
+
+class RemoveMember(Command[None], frozen=True, kw_only=True):
+    """Put somebody out of the team. What they have offered to others is taken back with them."""
+
+    needs = Permission.MEMBERS_INVITE
+
+    member_id: fields.MemberIdInPath
+
+    async def run(self, work: Work) -> None:
+        await work.companies.current(lock=True)
+        by = await acting(work)
+        member = await work.members.get(self.member_id)
+        await _gone(work, member.remove(by=by, at=work.now))
+
+
+class LeaveCompany(Command[None], frozen=True, kw_only=True):
+    """Leave the company one is working in."""
+
+    needs = Permission.COMPANY_READ
+
+    async def run(self, work: Work) -> None:
+        await work.companies.current(lock=True)
+        by = await acting(work)
+        if by is None:
+            raise Forbidden("forbidden")
+        await _gone(work, by.leave(at=work.now))
+
+
+async def _gone(work: Work, member: Membership) -> None:
+    work.save(member)
+    for invitation in await work.invitations.by(member.id):
+        work.save(invitation.revoke(at=work.now))
+
+
+class TransferOwnership(Process[None], frozen=True, kw_only=True):
+    """Hand the company over to an admin, with one's password; one is an admin then."""
+
+    needs = Permission.MEMBERS_MANAGE
+
+    member_id: fields.Uuid
+    password: fields.Password
+
+    async def run(self, outside: Outside) -> None:
+        if outside.actor.company_id is None or outside.actor.kind is not ActorKind.USER:
+            raise Forbidden("forbidden")
+        await prove(outside, self.password)
+        await outside.inside(outside.actor.company_id, HandOver(member_id=self.member_id))
+
+
+class HandOver(Command[None], frozen=True, kw_only=True):
+    """Make an admin the owner, and the owner an admin."""
+
+    needs = None
+    internal = True
+
+    member_id: fields.Uuid
+
+    async def run(self, work: Work) -> None:
+        await work.companies.current(lock=True)
+        owner, heir = await acting(work), await work.members.get(self.member_id)
+        if owner is None:
+            raise Forbidden("forbidden")
+        work.save(*owner.hand_over(heir, at=work.now))
+
+
+class DeleteCompany(Process[None], frozen=True, kw_only=True):
+    """End the company: its name typed, one's password given. Nobody gets in any more, at once."""
+
+    needs = Permission.COMPANY_DELETE
+
+    name: _Name
+    password: fields.Password
+
+    async def run(self, outside: Outside) -> None:
+        if outside.actor.company_id is None or outside.actor.kind is not ActorKind.USER:
+            raise Forbidden("forbidden")
+        await prove(outside, self.password)
+        await outside.inside(outside.actor.company_id, EndCompany(name=self.name))
+
+
+class EndCompany(Command[None], frozen=True, kw_only=True):
+    """End the company, if this is its name."""
+
+    needs = None
+    internal = True
+
+    name: _Name
+
+    async def run(self, work: Work) -> None:
+        company = await work.companies.current(lock=True)
+        work.save(company.delete(self.name, at=work.now))
+
+
+class OpenCompany(Process[None], frozen=True, kw_only=True):
+    """Found another company of one's own, and work in it from now on."""
+
+    needs = Permission.ACCOUNT
+
+    company_name: _Name
+
+    async def run(self, outside: Outside) -> None:
+        if outside.home != REALM:
+            raise NotFound("not_found")
+        await outside.limit("company", outside.actor.id, COMPANIES_MAX, 86_400.0)
+        company_id = CompanyId(outside.entropy.uuid())
+        await outside.inside(REALM, CountSeats())
+        await found(outside, company_id, self.company_name, outside.actor.id)
+        await outside.inside(REALM, SwitchTo(company_id=company_id))
+
+
+class CountSeats(Query[None], frozen=True, kw_only=True):
+    """Raises `Refused` (too_many) when the actor works for as many companies as anybody may."""
+
+    needs = None
+    internal = True
+
+    async def run(self, reads: Reads) -> None:
+        if len(await reads.users.seats(reads.actor.id)) >= COMPANIES_MAX:
+            raise Refused("too_many", f"A person works for at most {COMPANIES_MAX} companies.")
+
+
+# --- who is invited --------------------------------------------------------------------------
+
+
+class ListInvitations(Query[Page[Invitation]], frozen=True, kw_only=True):
+    """Places that are offered, newest first."""
+
+    needs = Permission.MEMBERS_INVITE
+
+    limit: fields.Limit = 50
+    cursor: fields.Cursor | None = None
+
+    async def run(self, reads: Reads) -> Page[Invitation]:
+        return await reads.invitations.page(limit=self.limit, cursor=self.cursor)
+
+
+class InviteMember(Command[Invitation], frozen=True, kw_only=True):
+    """Offer an address a place in the team, as MEMBER or ADMIN. The link is good for seven days."""
+
+    needs = Permission.MEMBERS_INVITE
+
+    email: fields.Email
+    role: _Role
+
+    async def run(self, work: Work) -> Invitation:
+        company, count = await work.together(work.companies.current(lock=True), work.invitations.count())
+        by = await acting(work)
+        if count >= INVITATIONS_MAX:
+            raise Refused("too_many", f"At most {INVITATIONS_MAX} invitations are out at once.")
+        if await work.members.by_email(canonical_email(self.email)) is not None:
+            raise Conflict("already_member")
+        secret = work.entropy(32)
+        invitation = Invitation.offer(
+            company_id=work.company_id,
+            id=work.new_id(),
+            email=self.email,
+            role=self.role,
+            by=by,
+            entropy=secret,
+            at=work.now,
+        )
+        work.save(invitation)
+        _mail(work, invitation, company, secret)
+        return invitation
+
+
+class EditInvitation(Command[Invitation], frozen=True, kw_only=True):
+    """Offer another role to somebody who has not accepted yet."""
+
+    needs = Permission.MEMBERS_INVITE
+
+    invitation_id: fields.InvitationIdInPath
+    role: _Role
+
+    async def run(self, work: Work) -> Invitation:
+        by = await acting(work)
+        invitation = (await work.invitations.get(self.invitation_id)).edit(self.role, by=by, at=work.now)
+        work.save(invitation)
+        return invitation
+
+
+class ResendInvitation(Command[None], frozen=True, kw_only=True):
+    """Mail an invitation once more, with a new link; the one before is good for nothing any more."""
+
+    needs = Permission.MEMBERS_INVITE
+
+    invitation_id: fields.InvitationIdInPath
+
+    async def run(self, work: Work) -> None:
+        await acting(work)
+        invitation, company = await work.together(
+            work.invitations.get(self.invitation_id), work.companies.current()
+        )
+        secret = work.entropy(32)
+        work.save(invitation.send_again(secret, at=work.now))
+        _mail(work, invitation, company, secret)
+
+
+class RevokeInvitation(Command[None], frozen=True, kw_only=True):
+    """Take an invitation back."""
+
+    needs = Permission.MEMBERS_INVITE
+
+    invitation_id: fields.InvitationIdInPath
+
+    async def run(self, work: Work) -> None:
+        await acting(work)
+        work.save((await work.invitations.get(self.invitation_id)).revoke(at=work.now))
+
+
+def _mail(work: Work, invitation: Invitation, company: Company, secret: bytes) -> None:
+    token = Link.token(work.company_id, invitation.id, secret)
+    letter = letters.Invited(
+        company=company.name, role=invitation.role.lower(), inviter=work.actor.label or company.name
+    )
+    work.mail(invitation.email, letter, token=token)
+
+
+class ReadInvitation(Process[profiles.OfferView], frozen=True, kw_only=True):
+    """What an invitation offers, to whoever holds its link."""
+
+    needs = Permission.VISIT
+
+    token: fields.Password
+
+    async def run(self, outside: Outside) -> profiles.OfferView:
+        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        _, offer = await _offered(outside, self.token)
+        return offer
+
+
+class AcceptInvitation(Process[None], frozen=True, kw_only=True):
+    """Take a place that was offered, with a new account. The link proves the address.
+
+    Raises `Conflict` (sign_in_first) for an address that has an account.
+    """
+
+    needs = Permission.VISIT
+
+    token: fields.Password
+    full_name: Name
+    password: fields.Password
+
+    async def run(self, outside: Outside) -> None:
+        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        link, offer = await _offered(outside, self.token)
+        password_hash = await hashed(outside, self.password, (offer.email, self.full_name, offer.company))
+        user = await outside.inside(
+            REALM, AddUser(email=offer.email, full_name=self.full_name, password_hash=password_hash)
+        )
+        # From here on the same link works for the account that there is now, signed in.
+        await outside.inside(
+            link.company_id,
+            TakePlace(invitation_id=link.subject, digest=link.digest.hex(), user_id=user.id),
+        )
+
+
+class AcceptInvitationAs(Process[None], frozen=True, kw_only=True):
+    """Take a place that was offered to one's own address, and work there from now on.
+
+    Raises `Forbidden` (another_address) when it was offered to another one.
+    """
+
+    needs = Permission.ACCOUNT
+
+    token: fields.Password
+
+    async def run(self, outside: Outside) -> None:
+        if outside.home != REALM:
+            raise Refused("invalid_token")
+        link, offer = await _offered(outside, self.token)
+        if offer.email != outside.actor.label:
+            raise Forbidden("another_address")
+        await outside.inside(
+            link.company_id,
+            TakePlace(invitation_id=link.subject, digest=link.digest.hex(), user_id=outside.actor.id),
+        )
+        await outside.inside(REALM, SwitchTo(company_id=link.company_id))
+
+
+async def _offered(outside: Outside, token: str) -> tuple[Link, profiles.OfferView]:
+    """A link that is good, and what it offers. Raises `Refused` (invalid_token)."""
+    link = Link.of(Secret(token))
+    find = FindOffer(invitation_id=link.subject, digest=link.digest.hex())
+    try:
+        return link, await outside.inside(link.company_id, find)
+    except NotFound:  # no such company, or none such of this one
+        raise Refused("invalid_token") from None
+
+
+class FindOffer(Query[profiles.OfferView], frozen=True, kw_only=True):
+    """What a link offers, if it is good. Raises `Refused` (invalid_token), or `NotFound`."""
+
+    needs = None
+    internal = True
+
+    invitation_id: fields.Uuid
+    digest: Digest
+
+    async def run(self, reads: Reads) -> profiles.OfferView:
+        company, invitation = await reads.together(
+            reads.companies.current(), reads.invitations.get(self.invitation_id)
+        )
+        invitation.admits(bytes.fromhex(self.digest), at=reads.now)
+        if company.deleted_at is not None or company.suspended_at is not None:
+            raise Refused("invalid_token")
+        return profiles.offer(invitation, company)
+
+
+class AddUser(Command[User], frozen=True, kw_only=True):
+    """A user whose address is proven. Raises `Conflict` (sign_in_first) when the address has an account.
+
+    One that was never verified is nobody's: whoever proves the address gets it, with a password of theirs.
+    """
+
+    needs = None
+    internal = True
+
+    email: fields.Email
+    full_name: Name
+    password_hash: Annotated[str, Meta(min_length=1, max_length=300)] | None
+
+    async def run(self, work: Work) -> User:
+        login = await work.logins.by_email(canonical_email(self.email))
+        if login is None:
+            user = User.create(id=work.new_id(), email=self.email, full_name=self.full_name, at=work.now)
+            credentials = Credentials.create(
+                company_id=work.company_id,
+                id=user.id,
+                password_hash=self.password_hash,
+                verified=True,
+                at=work.now,
+            )
+        elif login.credentials.verified_at is None and self.password_hash is not None:
+            user = (await work.users.get(login.id)).renamed(self.full_name, at=work.now)
+            credentials = login.credentials.claimed(self.password_hash, at=work.now)
+        else:
+            raise Conflict("sign_in_first")
+        work.save(user, credentials)
+        return user
+
+
+class TakePlace(Command[None], frozen=True, kw_only=True):
+    """Accept an invitation for a user. Raises `Refused` (invalid_token), `Conflict` (already_member)."""
+
+    needs = None
+    internal = True
+
+    invitation_id: fields.Uuid
+    digest: Digest
+    user_id: fields.Uuid
+
+    async def run(self, work: Work) -> None:
+        invitation = await work.invitations.get(self.invitation_id)
+        accepted = invitation.accept(bytes.fromhex(self.digest), self.user_id, at=work.now)
+        member = Membership.join(
+            company_id=work.company_id,
+            id=work.new_id(),
+            user_id=self.user_id,
+            role=accepted.role,
+            at=work.now,
+        )
+        work.save(accepted, member)

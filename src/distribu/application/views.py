@@ -4,33 +4,45 @@ The API's answers, the webhooks' payloads and the CLI's ``--json`` are all these
 """
 
 from collections.abc import Callable
-from datetime import datetime
-from decimal import Decimal
-from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
+from distribu.application import profiles
 from distribu.application.ports import NUMBER_TO_COME, Page
+from distribu.application.shapes import (
+    Id as Id,
+    Price as Price,
+    Time as Time,
+    View as View,
+    camel as camel,
+    encode as encode,
+    maybe,
+    plain as plain,
+    time as time,
+)
 from distribu.domain.access import SCOPES, Actor, ActorKind, ApiKey
 from distribu.domain.audit import Record
 from distribu.domain.catalog import MovementReason, Product, StockMovement
-from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
+from distribu.domain.customers import Customer, CustomerDetail, CustomerStatus, PriceOverride
 from distribu.domain.errors import Bug, Refused
-from distribu.domain.ordering import Line, Order, OrderSource, OrderStatus, PaymentStatus, Totals
+from distribu.domain.ordering import (
+    Line,
+    Order,
+    OrderSource,
+    OrderStatus,
+    Payment,
+    PaymentMethod,
+    PaymentStatus,
+    Totals,
+)
 from distribu.domain.team import Company, Registration
 from distribu.domain.values import Address, Secret
 from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
 
+_SHOWN: Final = 200
 _NUMBER: Final = msgspec.Raw(NUMBER_TO_COME.encode())
-_encoder: Final = msgspec.json.Encoder(decimal_format="number")
-encode: Final[Callable[[Any], bytes]] = _encoder.encode
-"""JSON as it goes out: decimals are numbers with the places they have."""
-
-Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-01-31T09:30:00.000Z"])]
-Price = Annotated[Decimal, Meta(extra_json_schema={"type": "number", "format": "decimal"}, examples=[18.4])]
-Id = Annotated[str, Meta(examples=["0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"])]
 Scope = Annotated[str, Meta(extra_json_schema={"enum": [scope.value for scope in SCOPES]})]
 
 _Name = Annotated[str, Meta(examples=["Oat Flour 25 kg"])]
@@ -45,40 +57,6 @@ _Tax = Annotated[Price, Meta(examples=[7.36])]
 _Total = Annotated[Price, Meta(examples=[44.16])]
 _Event = Annotated[str, Meta(examples=["order.created"])]
 _None = Meta(examples=[None])
-
-
-@lru_cache(maxsize=8192)  # a page shows the same rows again and again, and this costs as much as a row
-def time(value: datetime) -> Time:
-    """ISO 8601 in UTC with milliseconds and ``Z``."""
-    return value.isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def _maybe(value: datetime | None) -> Time | None:
-    return None if value is None else time(value)
-
-
-@lru_cache(maxsize=4096)
-def camel(name: str) -> str:
-    """``placed_at`` -> ``placedAt``."""
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
-
-
-def plain(value: Any) -> Any:
-    """Any value of the domain as JSON can hold it, names in camelCase and times as they go out."""
-    match value:
-        case datetime():
-            return time(value)
-        case dict():
-            return {camel(name): plain(item) for name, item in value.items()}
-        case tuple() | list() | frozenset():
-            return [plain(item) for item in value]
-        case _:
-            return value
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something that may be seen."""
 
 
 class CompanyView(View, frozen=True, kw_only=True):
@@ -201,6 +179,15 @@ class OrderView(View, frozen=True, kw_only=True):
     updated_at: Time
 
 
+class PaymentView(View, frozen=True, kw_only=True):
+    id: Id
+    order_id: Id
+    amount: Annotated[Price, Meta(examples=[44.16])]
+    method: Annotated[PaymentMethod, Meta(examples=["TRANSFER"])]
+    reference: Annotated[str, Meta(examples=["TRF-2201"])]
+    created_at: Time
+
+
 class PreviewLineView(View, frozen=True, kw_only=True):
     product_id: Id
     product_name: _Name
@@ -212,6 +199,7 @@ class PreviewLineView(View, frozen=True, kw_only=True):
 class RefusalView(View, frozen=True, kw_only=True):
     code: str
     error: str
+    fields: dict[str, str]
 
 
 class PreviewView(View, frozen=True, kw_only=True):
@@ -407,9 +395,9 @@ def _customer(it: Customer) -> CustomerView:
     return CustomerView(**_customer_fields(it))
 
 
-def customer_detail(it: Customer, overrides: tuple[PriceOverride, ...]) -> CustomerDetailView:
-    """A customer with its own prices."""
-    return CustomerDetailView(**_customer_fields(it), price_overrides=[_override(one) for one in overrides])
+def _customer_detail(it: CustomerDetail) -> CustomerDetailView:
+    overrides = [_override(one) for one in it.price_overrides]
+    return CustomerDetailView(**_customer_fields(it.customer), price_overrides=overrides)
 
 
 def _override(it: PriceOverride) -> PriceOverrideView:
@@ -460,6 +448,17 @@ def _order(it: Order) -> OrderView:
     )
 
 
+def _payment(it: Payment) -> PaymentView:
+    return PaymentView(
+        id=it.id,
+        order_id=it.order_id,
+        amount=it.amount,
+        method=it.method,
+        reference=it.reference,
+        created_at=time(it.created_at),
+    )
+
+
 def preview(lines: tuple[Line, ...], totals: Totals, currency: str, refusals: list[Refused]) -> PreviewView:
     """What an order would cost, and what would refuse it."""
     return PreviewView(
@@ -478,8 +477,13 @@ def preview(lines: tuple[Line, ...], totals: Totals, currency: str, refusals: li
             )
             for line in lines
         ],
-        refusals=[RefusalView(code=no.code, error=no.message) for no in refusals],
+        refusals=[RefusalView(code=no.code, error=no.message, fields=fields_of(no)) for no in refusals],
     )
+
+
+def fields_of(no: Refused) -> dict[str, str]:
+    """What is wrong where. Both can quote the caller, who may send a name of a million letters."""
+    return {name[:_SHOWN]: told[: 2 * _SHOWN] for name, told in no.fields.items()}
 
 
 def _api_key_fields(it: ApiKey) -> dict[str, Any]:
@@ -488,8 +492,8 @@ def _api_key_fields(it: ApiKey) -> dict[str, Any]:
         "name": it.name,
         "prefix": it.prefix,
         "scopes": list(it.scopes),
-        "expires_at": _maybe(it.expires_at),
-        "revoked_at": _maybe(it.revoked_at),
+        "expires_at": maybe(it.expires_at),
+        "revoked_at": maybe(it.revoked_at),
         "created_at": time(it.created_at),
         "updated_at": time(it.updated_at),
     }
@@ -510,7 +514,7 @@ def _webhook_fields(it: Webhook) -> dict[str, Any]:
         "url": it.url,
         "events": list(it.subscribed),
         "is_active": it.is_active,
-        "secret_rotation_grace_expires_at": _maybe(it.grace_expires_at),
+        "secret_rotation_grace_expires_at": maybe(it.grace_expires_at),
         "created_at": time(it.created_at),
         "updated_at": time(it.updated_at),
     }
@@ -544,7 +548,7 @@ def _delivery_fields(it: Delivery) -> dict[str, Any]:
         "event_id": it.event_id,
         "event": it.event,
         "status": it.status,
-        "next_attempt_at": _maybe(it.next_attempt_at),
+        "next_attempt_at": maybe(it.next_attempt_at),
         "created_at": time(it.created_at),
     }
 
@@ -589,12 +593,15 @@ _VIEWS: Final[dict[type, Callable[[Any], View]]] = {
     Product: _product,
     StockMovement: _movement,
     Customer: _customer,
+    CustomerDetail: _customer_detail,
     PriceOverride: _override,
     Order: _order,
+    Payment: _payment,
     ApiKey: _api_key,
     Webhook: _webhook,
     Delivery: _delivery,
     Record: _record,
+    **profiles.VIEWS,
 }
 
 
@@ -605,6 +612,8 @@ def of(it: Any) -> Any:
         return view(it)
     if isinstance(it, View):
         return it
+    if isinstance(it, list):
+        return [of(item) for item in it]
     if isinstance(it, Page):
         return Page(tuple([_listed(item) for item in it.items]), it.next_cursor)
     raise Bug(f"there is no view of {type(it).__name__}")

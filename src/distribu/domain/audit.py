@@ -17,14 +17,29 @@ FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CustomEntry(Event):
+class Entry(Event):
+    """Something that happened to what the log names, and changed no entity."""
+
+    entity_type: str = ""
+    entity_id: str = ""
+
+    def told(self) -> tuple[str, dict[str, Any]]:
+        """The action, and what else is told of it."""
+        own = {name: value for name, value in self.details() if name not in ("entity_type", "entity_id")}
+        return self.name, own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomEntry(Entry):
     """An entry made from outside, by `RecordAudit`: its action begins with ``custom.``."""
 
     name: ClassVar[str] = "custom"
     action: str
-    entity_type: str
-    entity_id: str
     metadata: dict[str, Any]
+
+    def told(self) -> tuple[str, dict[str, Any]]:
+        """The caller's action and metadata."""
+        return f"{self.name}.{self.action}", self.metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,3 +228,16 @@ class PriceOverride(Entity):
             customer_id=self.customer_id, product_id=self.product_id, before=self.price
         )
         return self._after(event, at=at, price=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerDetail:
+    """A customer as it is read: with its own prices, the newest hundred. They are no part of its version."""
+
+    customer: Customer
+    price_overrides: tuple[PriceOverride, ...]
+
+    @property
+    def version(self) -> int:
+        """The customer's."""
+        return self.customer.version

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import ClassVar, Final, Self
@@ -25,6 +25,7 @@ from distribu.domain.values import (
 LINES_MAX: Final = 1_000
 QUANTITY_MAX: Final = 1_000_000
 FIRST_NUMBER: Final = 1001
+HISTORIC_AFTER: Final = timedelta(days=1)
 
 
 class OrderStatus(StrEnum):
@@ -145,6 +146,18 @@ class PaymentRecorded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A payment as read back."""
+
+    id: str
+    order_id: OrderId
+    amount: Money
+    method: PaymentMethod
+    reference: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Numbered):
     """What a customer ordered. Lines and address never change after placement."""
 
@@ -218,6 +231,14 @@ class Order(Numbered):
             updated_at=at,
             events=(event,),
         )
+
+    @property
+    def historic(self) -> bool:
+        """Whether it is carried over from elsewhere: placed over a day before it was entered.
+
+        Nobody is mailed about such an order.
+        """
+        return self.created_at - self.placed_at > HISTORIC_AFTER
 
     @property
     def balance(self) -> Money:

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
-from typing import Final, NewType
+from typing import Final, NewType, Self
 from zoneinfo import available_timezones
 
 from distribu.domain.errors import Invalid, Refused
@@ -82,7 +82,11 @@ def _decimal(value: object) -> None:
         raise ValueError("must be a Decimal")
 
 
-_EMAIL: Final = re.compile(r"[^\s@\x00-\x1f<>\"(),:;\\\[\]]{1,64}@[^\s@.]+(\.[^\s@.]+)+")
+# Nothing that ends an address in a header, no control characters, and nothing else that cannot be seen.
+_LOCAL: Final = re.compile(
+    r"[^\s@<>\"(),:;\\\[\]\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]{1,64}"
+)
+_LABEL_MAX: Final = 63
 _SLUG: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -92,9 +96,22 @@ def canonical_email(value: str) -> str:
     Raises `Invalid`.
     """
     email = unicodedata.normalize("NFKC", value).strip().lower()
-    if len(email) > 254 or not _EMAIL.fullmatch(email):
+    local, _, domain = email.rpartition("@")
+    labels = domain.split(".")
+    fits = len(email) <= 254 and _LOCAL.fullmatch(local) and len(labels) > 1
+    if not fits or not all(map(_is_label, labels)):
         raise Invalid("invalid_request", fields={"email": "is not an email address"})
     return email
+
+
+def _is_label(text: str) -> bool:
+    """Whether this is a part of a host's name (RFC 1123, 2.1), in any script (RFC 5890, 2.3.2.1)."""
+    if not 0 < len(text) <= _LABEL_MAX or "-" in (text[0], text[-1]):
+        return False
+    if text.isascii():
+        return text.replace("-", "").isalnum()
+    kinds = [unicodedata.category(one) for one in text.replace("-", "")]
+    return kinds[0][0] != "M" and all(kind[0] in "LM" or kind == "Nd" for kind in kinds)
 
 
 def canonical_sku(value: str | None) -> str | None:
@@ -171,6 +188,10 @@ class Secret(str):
     """A string that no log, event, error or repr may show; a door hands it over once, by name."""
 
     __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """A secret of a text, or of a secret: `str` of one would be what it shows."""
+        return super().__new__(cls, "".join(text))
 
     def __repr__(self) -> str:
         return "Secret('...')"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,9 +18,11 @@ from distribu.application import views
 from distribu.application.fields import decimal_of
 from distribu.application.kernel import Request
 from distribu.application.wrong import told
+from distribu.domain.access import Permission
 from distribu.domain.errors import Invalid
 from distribu.entrypoints.http.reference import example as example_of
 
+_OF_PEOPLE: Final = frozenset({Permission.VISIT, Permission.ACCOUNT})
 _json = msgspec.json.Decoder(float_hook=decimal_of)
 
 
@@ -30,9 +32,11 @@ class NotUnderstood(Exception):
 
 @cache
 def requests() -> Mapping[str, type[Request[Any]]]:
-    """Every request there is, by name."""
+    """Every request an operator can make, by name: not what only a person at a door can."""
     return {
-        name: one for name, one in sorted(_classes()) if issubclass(one, Request) and hasattr(one, "needs")
+        name: one
+        for name, one in sorted(_classes())
+        if issubclass(one, Request) and not one.internal and one.needs not in _OF_PEOPLE
     }
 
 

@@ -166,6 +166,8 @@ def _execute(data_dir: str | None, company: str | None, request: Request[R]) -> 
 def _until_told(settings: Settings, run: Callable[[Settings], Any]) -> None:
     """Run something long on the database until SIGTERM or SIGINT, and end with 0."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if not settings.production:
+        logging.getLogger("distribu.mail").setLevel(logging.INFO)  # what was mailed, where nothing is sent
     try:
         with database(settings) as ready:
             try:

@@ -114,7 +114,8 @@ class Harness(Shop):
                 yield shop
 
     ``clock`` stands still until ``clock.advance(hours=1)``; ``received`` holds every webhook that
-    `work` sent; ``receivers.answer`` decides what the receivers say.
+    `work` sent, and ``mail`` every mail, as they arrive; ``receivers.answer`` decides what the receivers
+    say.
     """
 
     def __init__(self, name: str = "Acme Distributors") -> None:
@@ -127,6 +128,7 @@ class Harness(Shop):
         self.clock = memory.clock
         self.receivers = memory.receivers
         self.received = memory.receivers.received
+        self.mail = memory.mail
         return self
 
     async def __aexit__(

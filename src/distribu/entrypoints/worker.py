@@ -1,4 +1,4 @@
-"""The worker: committed events out of the house, signed, each receiver at its own pace."""
+"""The worker: committed events and mails out of the house, each receiver at its own pace."""
 
 import asyncio
 import logging
@@ -7,9 +7,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from distribu.application.delivering import deliver
+from distribu.application.delivering import deliver, post
 from distribu.application.kernel import Distribu
-from distribu.application.ports import Parcel
+from distribu.application.ports import MailParcel, Parcel
 from distribu.domain.values import WebhookId
 
 log: Final = logging.getLogger("distribu.worker")
@@ -19,6 +19,9 @@ POLL_S: Final = 0.5
 
 PER_WEBHOOK: Final = 8
 """Deliveries to one webhook at once: what a slow receiver can hold up is its own queue."""
+
+MAILS: Final = 8
+"""Mails on their way at once."""
 
 CLAIM_S: Final = 60.0
 PURGE_S: Final = 600.0
@@ -34,6 +37,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._stopping = False
         self._flying: dict[asyncio.Task[None], WebhookId] = {}
+        self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """There is something to do."""
@@ -60,21 +64,24 @@ class Worker:
             if not done:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), POLL_S)
-        if self._flying:
-            await asyncio.wait(self._flying)
+        if underway := [*self._flying, *self._posting]:
+            await asyncio.wait(underway)
 
     async def drain(self) -> int:
-        """Relay and deliver until nothing is due any more; for the harness. Returns how many attempts."""
+        """Relay, deliver and mail until nothing is due any more; for the harness.
+
+        Returns how many webhooks were tried.
+        """
         sent = 0
-        while await self._turn() or self._flying:
+        while await self._turn() or self._flying or self._posting:
             sent += len(self._flying)
-            if self._flying:
-                await asyncio.wait(self._flying)
+            if underway := [*self._flying, *self._posting]:
+                await asyncio.wait(underway)
         return sent
 
     async def _turn(self) -> int:
         ports = self.distribu.ports
-        moved = await ports.queue.relay(limit=RELAY_BATCH, now=ports.clock.now())
+        moved = await ports.queue.relay(limit=RELAY_BATCH, now=ports.clock.now()) + await self._mail()
         free = self.concurrency - len(self._flying)
         if free <= 0:
             await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
@@ -91,6 +98,28 @@ class Worker:
             self._flying[task] = parcel.webhook_id
             task.add_done_callback(self._landed)
         return moved + len(parcels)
+
+    async def _mail(self) -> int:
+        ports = self.distribu.ports
+        free = MAILS - len(self._posting)
+        if free <= 0:
+            return 0
+        parcels = await ports.queue.claim_mails(limit=free, now=ports.clock.now(), claim_s=CLAIM_S)
+        for parcel in parcels:
+            task = asyncio.create_task(self._post(parcel))
+            self._posting.add(task)
+            task.add_done_callback(self._posted)
+        return len(parcels)
+
+    def _posted(self, task: "asyncio.Task[None]") -> None:
+        self._posting.discard(task)
+        self._woken.set()
+
+    async def _post(self, parcel: MailParcel) -> None:
+        try:
+            await post(self.distribu.ports, parcel)
+        except Exception:
+            log.exception("mail %s stumbled; its claim runs out and it is tried again", parcel.id)
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
         del self._flying[task]

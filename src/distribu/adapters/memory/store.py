@@ -6,7 +6,6 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
-    Generator,
     Iterable,
     Mapping,
     Sequence,
@@ -14,16 +13,34 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from distribu.adapters.memory.people import (
+    Contacts,
+    Inquiries,
+    Invitations,
+    Logins,
+    Members,
+    Sessions,
+    Users,
+    check_person,
+    live_until,
+    seats_of,
+)
+from distribu.adapters.memory.platform import Platform
+from distribu.adapters.memory.reading import Finder, MemoryRead, page
 from distribu.application.ports import (
+    MAILS_KEPT,
     NUMBER_TO_COME,
     AlreadyAnswered,
     Change,
     Clock,
+    MailParcel,
+    MailStatus,
     Message,
+    NewMail,
     NewRecord,
     OnceKey,
     Page,
@@ -32,14 +49,16 @@ from distribu.application.ports import (
     StoredAnswer,
     everything_told,
 )
-from distribu.domain.access import ActorKind, ApiKey, KeyGrant
+from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant
+from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.audit import Record
 from distribu.domain.catalog import Product, StockMoved, StockMovement
+from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity, Numbered
 from distribu.domain.errors import Bug, Busy, Conflict, NotFound, Refused
-from distribu.domain.ordering import FIRST_NUMBER, Order, OrderStatus
-from distribu.domain.team import Company
+from distribu.domain.ordering import FIRST_NUMBER, Order, OrderStatus, Payment, PaymentRecorded
+from distribu.domain.team import Company, Invitation, Membership
 from distribu.domain.values import (
     ApiKeyId,
     CompanyId,
@@ -71,23 +90,39 @@ class _Sent:
 
 
 @dataclass(slots=True)
+class _Mailed:
+    """A mail with the machine's part of it."""
+
+    parcel: MailParcel
+    created_at: datetime
+    due: datetime | None
+    status: MailStatus = MailStatus.PENDING
+    claimed_until: datetime | None = None
+    error: str = ""
+
+
+@dataclass(slots=True)
 class _Shelf:
     """Everything of one company. A transaction changes a copy, and the copy takes its place."""
 
     entities: dict[type[Entity], dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
     movements: list[StockMovement] = field(default_factory=list)
+    payments: list[Payment] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     outbox: list[tuple[Message, datetime]] = field(default_factory=list)
     answers: dict[tuple[str, str], tuple[StoredAnswer, datetime]] = field(default_factory=dict)
+    mails: list["_Mailed"] = field(default_factory=list)
     last_number: int = FIRST_NUMBER - 1
 
     def copy(self) -> "_Shelf":
         return _Shelf(
             defaultdict(dict, {kind: dict(rows) for kind, rows in self.entities.items()}),
             list(self.movements),
+            list(self.payments),
             list(self.records),
             list(self.outbox),
             dict(self.answers),
+            list(self.mails),
             self.last_number,
         )
 
@@ -130,11 +165,60 @@ class MemoryStore:
                         scopes=frozenset(key.scopes),
                         expires_at=key.expires_at,
                         revoked=key.revoked_at is not None,
+                        standing=shelf.entities[Company][key.company_id].standing,
+                        api_limit=shelf.entities[Company][key.company_id].api_limit,
                     )
         return None
 
     async def company(self, slug: str) -> CompanyId | None:
         return self.slugs.get(slug)
+
+    async def staff_session(self, id: str) -> StaffGrant | None:
+        realm = self.shelves[REALM].entities
+        session = realm[Session].get(id)
+        if session is None:
+            return None
+        user, credentials = realm[User][session.holder_id], realm[Credentials][session.holder_id]
+        seats = seats_of(self.everywhere, user.id)
+        return StaffGrant(
+            session_id=session.id,
+            user_id=user.id,
+            email=user.email,
+            live_until=live_until(session, credentials),
+            seen_at=session.seen_at,
+            is_super_admin=user.is_super_admin,
+            seat=next((seat for seat in seats if seat.company_id == session.current), None),
+        )
+
+    async def store_session(self, company_id: CompanyId, id: str) -> ContactGrant | None:
+        rows = self.shelves[company_id].entities
+        session = rows[Session].get(id)
+        contact = rows[Contact].get(session.holder_id) if session is not None else None
+        if session is None or contact is None:
+            return None
+        customer = rows[Customer][contact.customer_id]
+        return ContactGrant(
+            session_id=session.id,
+            company_id=company_id,
+            customer_id=contact.customer_id,
+            contact_id=contact.id,
+            email=contact.email,
+            role=contact.role,
+            live_until=live_until(session, rows[Credentials][contact.id]),
+            seen_at=session.seen_at,
+            admitted=contact.is_active and customer.status is CustomerStatus.ACTIVE,
+            standing=rows[Company][company_id].standing,
+        )
+
+    @property
+    def everywhere(self) -> dict[CompanyId, dict[type[Entity], dict[str, Any]]]:
+        """Every company's entities."""
+        return {id: shelf.entities for id, shelf in self.shelves.items()}
+
+    async def seen(self, company_id: CompanyId, session_id: str, *, at: datetime, ip: str | None) -> None:
+        rows = self.shelves[company_id].entities[Session]
+        if session_id in rows:
+            rows[session_id] = replace(rows[session_id], seen_at=at, ip=ip)
 
     # Queue
 
@@ -229,6 +313,29 @@ class MemoryStore:
             attempts=(*sent.delivery.attempts, attempt),
         )
 
+    async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
+        due = [
+            mail
+            for shelf in self.shelves.values()
+            for mail in shelf.mails
+            if mail.due is not None and mail.due <= now
+            if mail.claimed_until is None or mail.claimed_until <= now
+        ]
+        due.sort(key=lambda mail: (mail.due, mail.parcel.id))
+        for mail in due[:limit]:
+            mail.claimed_until = now + timedelta(seconds=claim_s)
+        return sorted((mail.parcel for mail in due[:limit]), key=lambda parcel: parcel.id)
+
+    async def finish_mail(
+        self, parcel: MailParcel, *, status: MailStatus, next_attempt_at: datetime | None, error: str
+    ) -> None:
+        for mail in self.shelves[parcel.company_id].mails:
+            if mail.parcel.id == parcel.id and mail.status is MailStatus.PENDING:
+                mail.status, mail.due, mail.claimed_until, mail.error = status, next_attempt_at, None, error
+                mail.parcel = replace(mail.parcel, attempts=mail.parcel.attempts + 1)
+                if status is not MailStatus.PENDING:
+                    mail.parcel = replace(mail.parcel, to="", letter="", sealed=None)
+
     async def purge(self, *, now: datetime) -> int:
         gone = 0
         for shelf in self.shelves.values():
@@ -236,18 +343,14 @@ class MemoryStore:
             gone += len(old)
             for key in old:
                 del shelf.answers[key]
+            kept = [
+                mail
+                for mail in shelf.mails
+                if mail.status is MailStatus.PENDING or mail.created_at > now - MAILS_KEPT
+            ]
+            gone += len(shelf.mails) - len(kept)
+            shelf.mails = kept
         return gone
-
-
-class MemoryRead(Generic[T]):
-    """A question that is answered when it is awaited."""
-
-    def __init__(self, tx: "MemoryTx", answer: Callable[[], T]) -> None:
-        self.tx = tx
-        self.answer = answer
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self.tx.one(self).__await__()
 
 
 class MemoryTx:
@@ -269,6 +372,14 @@ class MemoryTx:
         self.api_keys = _ApiKeys(self)
         self.webhooks = _Webhooks(self)
         self.records = _Records(self)
+        self.logins = Logins(self)
+        self.users = Users(self)
+        self.sessions = Sessions(self)
+        self.members = Members(self)
+        self.invitations = Invitations(self)
+        self.contacts = Contacts(self)
+        self.inquiries = Inquiries(self)
+        self.platform = Platform(self)
 
     # how it begins and ends
 
@@ -303,6 +414,10 @@ class MemoryTx:
     # reading
 
     @property
+    def everywhere(self) -> dict[CompanyId, dict[type[Entity], dict[str, Any]]]:
+        return self.store.everywhere
+
+    @property
     def shelf(self) -> _Shelf:
         return self.store.shelves[self.scope.company_id]
 
@@ -324,7 +439,7 @@ class MemoryTx:
             return True
         if isinstance(entity, Customer):
             return entity.id == self.scope.customer_id
-        if isinstance(entity, (Order, PriceOverride)):
+        if isinstance(entity, (Order, PriceOverride, Contact)):
             return entity.customer_id == self.scope.customer_id
         return False
 
@@ -343,7 +458,11 @@ class MemoryTx:
     # writing
 
     async def write(
-        self, changes: Sequence[Change], records: Sequence[NewRecord], answer: StoredAnswer | None
+        self,
+        changes: Sequence[Change],
+        records: Sequence[NewRecord],
+        answer: StoredAnswer | None,
+        mails: Sequence[NewMail] = (),
     ) -> int | None:
         await self.enter()
         if self.readonly:
@@ -363,9 +482,15 @@ class MemoryTx:
             shelf.records.append(_read_back(record, self.scope.company_id, body))
             if isinstance(record.event, StockMoved):
                 shelf.movements.append(_movement(record, record.event))
+            if isinstance(record.event, PaymentRecorded):
+                shelf.payments.append(_payment(record, record.event))
             for message in record.messages:
                 payload = message.payload.replace(NUMBER_TO_COME, text)
                 shelf.outbox.append((replace(message, payload=payload), record.at))
+        for mail in mails:
+            letter = mail.letter.replace(NUMBER_TO_COME, text)
+            parcel = MailParcel(self.scope.company_id, mail.id, mail.to, letter, mail.sealed, 0)
+            shelf.mails.append(_Mailed(parcel, mail.at, mail.at))
         if answer is not None and self.once is not None:
             kept = replace(answer, body=answer.body.replace(NUMBER_TO_COME, text))
             shelf.answers[(self.once.actor, self.once.key)] = (kept, self.store.clock.now())
@@ -376,7 +501,8 @@ class MemoryTx:
 
     def _put(self, shelf: _Shelf, entity: Entity) -> None:
         rows = shelf.entities[type(entity)]
-        if entity.company_id != self.scope.company_id or not self.visible(entity):
+        unseen = isinstance(entity, Credentials) and entity.id not in rows  # added by a contact for another
+        if entity.company_id != self.scope.company_id or not (self.visible(entity) or unseen):
             raise Bug("row-level security refuses this row")
         stored = rows.get(entity.id)
         if (stored.version if stored else 0) != entity.version - 1:
@@ -416,11 +542,15 @@ def _movement(record: NewRecord, event: StockMoved) -> StockMovement:
     )
 
 
-def _page(rows: Iterable[T], limit: int, cursor: str | None, id_of: Callable[[T], str]) -> Page[T]:
-    """The next ``limit`` of rows that come newest first."""
-    left = [row for row in rows if cursor is None or id_of(row) < cursor]
-    more = len(left) > limit
-    return Page(tuple(left[:limit]), id_of(left[limit - 1]) if more else None)
+def _payment(record: NewRecord, event: PaymentRecorded) -> Payment:
+    return Payment(
+        id=record.id,
+        order_id=OrderId(record.entity_id),
+        amount=event.amount,
+        method=event.method,
+        reference=event.reference,
+        created_at=record.at,
+    )
 
 
 # what the database's constraints do
@@ -474,49 +604,32 @@ def _check_override(store: MemoryStore, shelf: _Shelf, before: Any, override: Pr
             raise Conflict("stale_version")
 
 
+def _check_person(store: MemoryStore, shelf: _Shelf, before: Any, person: Any) -> None:
+    check_person(shelf.entities, person)
+
+
 _CONSTRAINTS: Final[dict[type[Entity], Callable[[MemoryStore, _Shelf, Any, Any], None]]] = {
     Company: _check_company,
     Product: _check_product,
     Customer: _check_customer,
     Order: _check_order,
     PriceOverride: _check_override,
+    User: _check_person,
+    Contact: _check_person,
+    Membership: _check_person,
+    Invitation: _check_person,
 }
 
 
 # the finders
 
 
-class _Finder:
-    def __init__(self, tx: MemoryTx) -> None:
-        self.tx = tx
-
-    def _get(
-        self, kind: type[E], id: str, code: str, keep: Callable[[E], bool] = lambda _: True
-    ) -> MemoryRead[E]:
-        def answer() -> E:
-            entity = self.tx.find(kind, id)
-            if entity is None or not keep(entity):
-                raise NotFound(code)
-            return self.tx.lock(entity)
-
-        return MemoryRead(self.tx, answer)
-
-    def _list(
-        self, kind: type[E], limit: int, cursor: str | None, keep: Callable[[E], bool]
-    ) -> MemoryRead[Page[E]]:
-        def answer() -> Page[E]:
-            rows = (row for row in self.tx.mine(kind) if keep(row))
-            return _page(rows, limit, cursor, lambda row: row.id)
-
-        return MemoryRead(self.tx, answer)
-
-
-class _Companies(_Finder):
+class _Companies(Finder):
     def current(self, *, lock: bool = False) -> MemoryRead[Company]:
         return self._get(Company, self.tx.scope.company_id, "company_not_found")
 
 
-class _Products(_Finder):
+class _Products(Finder):
     def get(self, id: ProductId) -> MemoryRead[Product]:
         return self._get(Product, id, "product_not_found", lambda it: it.archived_at is None)
 
@@ -556,14 +669,21 @@ class _Products(_Finder):
             if self.tx.scope.customer_id is not None:
                 return Page((), None)
             rows = (it for it in reversed(self.tx.shelf.movements) if it.product_id == id)
-            return _page(rows, limit, cursor, lambda it: it.id)
+            return page(rows, limit, cursor, lambda it: it.id)
 
         return MemoryRead(self.tx, answer)
 
 
-class _Customers(_Finder):
+class _Customers(Finder):
     def get(self, id: CustomerId) -> MemoryRead[Customer]:
         return self._get(Customer, id, "customer_not_found")
+
+    def by_email(self, email: str) -> MemoryRead[Customer | None]:
+        def answer() -> Customer | None:
+            found = (it for it in self.tx.mine(Customer) if it.email == email)
+            return next(found, None)
+
+        return MemoryRead(self.tx, answer)
 
     def page(
         self,
@@ -580,7 +700,7 @@ class _Customers(_Finder):
         return self._list(Customer, limit, cursor, keep)
 
 
-class _Overrides(_Finder):
+class _Overrides(Finder):
     def prices(
         self, customer_id: CustomerId, ids: Collection[ProductId]
     ) -> MemoryRead[Mapping[ProductId, Money]]:
@@ -599,7 +719,8 @@ class _Overrides(_Finder):
         def answer() -> PriceOverride | None:
             for it in self.tx.mine(PriceOverride):
                 if (it.customer_id, it.product_id) == (customer_id, product_id):
-                    return self.tx.lock(it)
+                    locked: PriceOverride = self.tx.lock(it)
+                    return locked
             return None
 
         return MemoryRead(self.tx, answer)
@@ -612,7 +733,7 @@ class _Overrides(_Finder):
         )
 
 
-class _Orders(_Finder):
+class _Orders(Finder):
     def get(self, id: OrderId) -> MemoryRead[Order]:
         return self._get(Order, id, "order_not_found")
 
@@ -639,8 +760,17 @@ class _Orders(_Finder):
     def any(self) -> MemoryRead[bool]:
         return MemoryRead(self.tx, lambda: bool(self.tx.mine(Order)))
 
+    def payments(self, id: OrderId, *, limit: int, cursor: str | None = None) -> MemoryRead[Page[Payment]]:
+        def answer() -> Page[Payment]:
+            if self.tx.scope.customer_id is not None:
+                return Page((), None)
+            rows = (it for it in reversed(self.tx.shelf.payments) if it.order_id == id)
+            return page(rows, limit, cursor, lambda it: it.id)
 
-class _ApiKeys(_Finder):
+        return MemoryRead(self.tx, answer)
+
+
+class _ApiKeys(Finder):
     def get(self, id: ApiKeyId) -> MemoryRead[ApiKey]:
         return self._get(ApiKey, id, "api_key_not_found")
 
@@ -651,7 +781,7 @@ class _ApiKeys(_Finder):
         return MemoryRead(self.tx, lambda: sum(it.revoked_at is None for it in self.tx.mine(ApiKey)))
 
 
-class _Webhooks(_Finder):
+class _Webhooks(Finder):
     def get(self, id: WebhookId) -> MemoryRead[Webhook]:
         return self._get(Webhook, id, "webhook_not_found", lambda it: it.removed_at is None)
 
@@ -676,7 +806,7 @@ class _Webhooks(_Finder):
         def answer() -> Page[Delivery]:
             sent = sorted(self._sent().values(), key=lambda one: one.delivery.id, reverse=True)
             rows = (replace(one.delivery, attempts=()) for one in sent if one.delivery.webhook_id == id)
-            return _page(rows, limit, cursor, lambda it: it.id)
+            return page(rows, limit, cursor, lambda it: it.id)
 
         return MemoryRead(self.tx, answer)
 
@@ -685,7 +815,7 @@ class _Webhooks(_Finder):
         return {} if scope.customer_id is not None else self.tx.store.sent[scope.company_id]
 
 
-class _Records(_Finder):
+class _Records(Finder):
     def page(
         self,
         *,
@@ -712,6 +842,6 @@ class _Records(_Finder):
             if self.tx.scope.customer_id is not None:
                 return Page((), None)
             rows = (it for it in reversed(self.tx.shelf.records) if keep(it))
-            return _page(rows, limit, cursor, lambda it: it.id)
+            return page(rows, limit, cursor, lambda it: it.id)
 
         return MemoryRead(self.tx, answer)

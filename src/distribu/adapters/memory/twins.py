@@ -1,14 +1,19 @@
 """Twins of the ports to the rest of the world."""
 
+import hashlib
 import random
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from distribu.adapters.argon2 import bcrypt_right
+from distribu.adapters.common_passwords import is_common
 from distribu.adapters.system import Uuid7
-from distribu.application.ports import Reply
-from distribu.domain.errors import Bug
+from distribu.application.ports import Reply, Verdict
+from distribu.domain.errors import Bug, Busy
+from distribu.domain.passwords import canonical_password
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, BODY_KEPT
 
@@ -62,6 +67,44 @@ class GlassVault:
         if sealed not in self._sealed:
             raise Bug("this was not sealed here, or was altered")
         return Secret(urlsafe_b64decode(sealed.rpartition(".")[2]).decode())
+
+
+class PlainHasher:
+    """Hashes at no cost to anyone who guesses: for tests alone. It keeps the other promises of a hasher.
+
+    ``work`` is its one parameter and does nothing. While ``full`` is set, too many are waiting.
+    """
+
+    def __init__(self, work: int = 1) -> None:
+        self.full = False
+        self._work = work
+        self._made = 0
+
+    async def hash(self, password: Secret) -> str:
+        self._admit()
+        self._made += 1
+        return self._encoded(password, str(self._work), str(self._made))
+
+    async def verify(self, password: Secret, encoded: str | None) -> Verdict:
+        self._admit()
+        if encoded is not None and (right := bcrypt_right(password, encoded)) is not None:
+            return Verdict(right=right, stale=right)
+        made = re.fullmatch(r"\$plain\$w=([0-9]+)\$([0-9]+)\$[0-9a-f]{64}", encoded or "")
+        if made is None or encoded != self._encoded(password, made[1], made[2]):
+            return Verdict(right=False, stale=False)
+        return Verdict(right=True, stale=made[1] != str(self._work))
+
+    def common(self, password: Secret) -> bool:
+        return is_common(password)
+
+    def _admit(self) -> None:
+        if self.full:
+            raise Busy("busy", retry_after_s=1)
+
+    @staticmethod
+    def _encoded(password: Secret, work: str, salt: str) -> str:
+        text = f"{salt}.{canonical_password(password).reveal()}"
+        return f"$plain$w={work}${salt}${hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

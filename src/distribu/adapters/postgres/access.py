@@ -7,7 +7,7 @@ from distribu.adapters.postgres.driver import Row, Statement
 from distribu.adapters.postgres.mapping import API_KEYS, mine
 from distribu.adapters.postgres.reading import Finder, Pages, PostgresRead, locking
 from distribu.application.ports import Page
-from distribu.domain.access import ApiKey, KeyGrant, Permission
+from distribu.domain.access import ApiKey, KeyGrant, Permission, Standing
 from distribu.domain.values import ApiKeyId
 
 _row = schema.api_keys.c
@@ -37,8 +37,19 @@ class PostgresApiKeys(Finder):
 _grant = schema.key_grants.c
 KEY = Statement(
     sa.select(
-        _grant.company_id, _grant.key_id, _grant.name, _grant.scopes, _grant.expires_at, _grant.revoked
-    ).where(_grant.digest == sa.bindparam("digest"))
+        _grant.company_id,
+        _grant.key_id,
+        _grant.name,
+        _grant.scopes,
+        _grant.expires_at,
+        _grant.revoked,
+        schema.company_cards.c.standing,
+        schema.company_cards.c.api_limit,
+    )
+    .select_from(
+        schema.key_grants.join(schema.company_cards, schema.company_cards.c.company_id == _grant.company_id)
+    )
+    .where(_grant.digest == sa.bindparam("digest"))
 )
 SLUG = Statement(
     sa.select(schema.company_slugs.c.company_id).where(schema.company_slugs.c.slug == sa.bindparam("slug"))
@@ -47,7 +58,7 @@ SLUG = Statement(
 
 def grant(row: Row) -> KeyGrant:
     """A row of `KEY`."""
-    company_id, key_id, name, scopes, expires_at, revoked = row
+    company_id, key_id, name, scopes, expires_at, revoked, standing, api_limit = row
     return KeyGrant(
         company_id=company_id,
         key_id=key_id,
@@ -55,4 +66,6 @@ def grant(row: Row) -> KeyGrant:
         scopes=frozenset(map(Permission, scopes)),
         expires_at=expires_at,
         revoked=revoked,
+        standing=Standing(standing),
+        api_limit=api_limit,
     )

@@ -26,6 +26,10 @@ _pages = Pages(
     },
 )
 
+_by_email = Statement(
+    sa.select(*CUSTOMERS.columns).where(mine(schema.customers), _row.email == sa.bindparam("email"))
+)
+
 _own = schema.price_overrides.c
 _of_customer = _own.customer_id == sa.bindparam("of_customer")
 _ids = sa.cast(sa.bindparam("ids"), ARRAY(_own.product_id.type))
@@ -58,6 +62,12 @@ class PostgresCustomers(Finder):
 
     def get(self, id: CustomerId) -> PostgresRead[Customer]:
         return self.got(CUSTOMERS, _get, "customer_not_found", id=id)
+
+    def by_email(self, email: str) -> PostgresRead[Customer | None]:
+        def build(answers: Answers) -> Customer | None:
+            return CUSTOMERS.build(answers[0][0]) if answers[0] else None
+
+        return PostgresRead(self.tx, build, _by_email.of(**self.bound, email=email))
 
     def page(
         self,

@@ -12,12 +12,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Call, Row, Statement
 from distribu.application.ports import Scope
-from distribu.domain.access import ApiKey, Permission
+from distribu.domain.access import ApiKey, ContactRole, Permission, Role
+from distribu.domain.accounts import Credentials, Session, Ticket, User
 from distribu.domain.catalog import Product
+from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity
+from distribu.domain.inquiries import Inquiry, InquiryKind
 from distribu.domain.ordering import Order, OrderSource, OrderStatus
-from distribu.domain.team import Company, Registration
+from distribu.domain.team import Company, Invitation, Membership, Registration
 from distribu.domain.values import Address, folded, sku_key
 from distribu.domain.webhooks import Webhook, WireEvent
 
@@ -228,7 +231,40 @@ WEBHOOKS: Final = Mapped(
     Webhook, schema.webhooks, reads={"subscribed": lambda names: tuple(map(WireEvent, names))}
 )
 
+_tickets: Final = msgspec.json.Decoder(tuple[Ticket, ...])
+_ticket: Final = msgspec.json.Decoder(Ticket)
+
+USERS: Final = Mapped(User, schema.users)
+CREDENTIALS: Final = Mapped(
+    Credentials, schema.credentials, reads={"tickets": _tickets.decode}, writes={"tickets": _json}
+)
+SESSIONS: Final = Mapped(Session, schema.sessions)
+MEMBERSHIPS: Final = Mapped(Membership, schema.memberships, reads={"role": Role})
+INVITATIONS: Final = Mapped(
+    Invitation,
+    schema.invitations,
+    reads={"role": Role, "ticket": _ticket.decode},
+    writes={"ticket": _json},
+)
+INQUIRIES: Final = Mapped(Inquiry, schema.inquiries, reads={"kind": InquiryKind})
+CONTACTS: Final = Mapped(Contact, schema.contacts, reads={"role": ContactRole})
+
 MAPPED: Final[Mapping[type[Entity], Mapped[Any]]] = {
     mapped.entity: mapped
-    for mapped in (COMPANIES, PRODUCTS, CUSTOMERS, OVERRIDES, ORDERS, API_KEYS, WEBHOOKS)
+    for mapped in (
+        COMPANIES,
+        PRODUCTS,
+        CUSTOMERS,
+        OVERRIDES,
+        ORDERS,
+        API_KEYS,
+        WEBHOOKS,
+        USERS,
+        CREDENTIALS,
+        SESSIONS,
+        MEMBERSHIPS,
+        INVITATIONS,
+        CONTACTS,
+        INQUIRIES,
+    )
 }

@@ -12,7 +12,7 @@ from distribu.adapters.postgres.mapping import ORDERS, mine
 from distribu.adapters.postgres.reading import Answers, Finder, Pages, PostgresRead, locking, page
 from distribu.application.ports import Page
 from distribu.domain.errors import NotFound
-from distribu.domain.ordering import Line, Order, OrderStatus
+from distribu.domain.ordering import Line, Order, OrderStatus, Payment, PaymentMethod
 from distribu.domain.values import CustomerId, OrderId
 
 _row = schema.orders.c
@@ -37,6 +37,13 @@ _filters = {
     "until": lambda: _row.placed_at < sa.bindparam("until"),
 }
 _pages = Pages(ORDERS.columns, schema.orders, _row.id, filters=_filters)
+_paid = schema.payments.c
+_payments = Pages(
+    (_paid.id, _paid.order_id, _paid.amount, _paid.method, _paid.reference, _paid.created_at),
+    schema.payments,
+    _paid.id,
+    _paid.order_id == sa.bindparam("order"),
+)
 _any = Statement(sa.select(sa.exists().where(mine(schema.orders))))
 
 
@@ -102,6 +109,22 @@ class PostgresOrders(Finder):
 
     def any(self) -> PostgresRead[bool]:
         return PostgresRead(self.tx, lambda answers: bool(answers[0][0][0]), _any.of(**self.bound))
+
+    def payments(self, id: OrderId, *, limit: int, cursor: str | None = None) -> PostgresRead[Page[Payment]]:
+        statement = _payments.statement(cursor=cursor)
+        return self.paged(_payment, statement, limit, lambda it: it.id, order=id, cursor=cursor)
+
+
+def _payment(row: Row) -> Payment:
+    id, order_id, amount, method, reference, created_at = row
+    return Payment(
+        id=id,
+        order_id=order_id,
+        amount=amount,
+        method=PaymentMethod(method),
+        reference=reference,
+        created_at=created_at,
+    )
 
 
 _put_lines = vars(Order)["lines"].__set__

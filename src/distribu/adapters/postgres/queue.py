@@ -11,12 +11,15 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from distribu.adapters.postgres.driver import teach
 from distribu.adapters.postgres.store import ANSWERS_KEPT
-from distribu.application.ports import Entropy, Parcel
+from distribu.application.ports import MAILS_KEPT, Entropy, MailParcel, MailStatus, Parcel
 from distribu.domain.errors import Busy
-from distribu.domain.values import WebhookId
+from distribu.domain.values import CompanyId, WebhookId
 from distribu.domain.webhooks import Attempt, DeliveryStatus
 
 log: Final = logging.getLogger("distribu.queue")
+
+ERROR_KEPT: Final = 500
+"""Characters of why a mail was not taken."""
 
 _CLAIM_COMPANIES: Final = """
 SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY min(seq) LIMIT %(companies)s
@@ -101,6 +104,27 @@ WITH tried AS (
 UPDATE distribu.deliveries SET status = %(status)s, attempts = %(number)s, next_attempt_at = %(next)s,
     claimed_until = NULL
 WHERE company_id = %(company)s AND id = %(delivery)s
+"""
+
+
+_CLAIM_MAILS: Final = """
+WITH chosen AS (
+    SELECT company_id, id FROM distribu.mails
+    WHERE status = 'PENDING' AND next_attempt_at <= %(now)s
+        AND (claimed_until IS NULL OR claimed_until <= %(now)s)
+    ORDER BY next_attempt_at, id LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE distribu.mails SET claimed_until = %(until)s
+FROM chosen WHERE mails.company_id = chosen.company_id AND mails.id = chosen.id
+RETURNING mails.company_id, mails.id, mails.recipient, mails.letter, mails.sealed, mails.attempts
+"""
+
+_FINISH_MAIL: Final = """
+UPDATE distribu.mails SET status = %(status)s, attempts = attempts + 1, next_attempt_at = %(next)s,
+    claimed_until = NULL, error = %(error)s, recipient = CASE WHEN %(done)s THEN '' ELSE recipient END,
+    letter = CASE WHEN %(done)s THEN '' ELSE letter END, sealed = CASE WHEN %(done)s THEN NULL ELSE sealed END
+WHERE company_id = %(company)s AND id = %(id)s AND status = 'PENDING'
 """
 
 
@@ -212,12 +236,46 @@ class PostgresQueue:
         except errors.OperationalError as error:
             raise Busy("busy", retry_after_s=1) from error
 
+    async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
+        given = {"limit": limit, "now": now, "until": now + timedelta(seconds=claim_s)}
+        async with self.pool.connection() as connection:
+            rows = await (await connection.execute(_CLAIM_MAILS, given)).fetchall()
+        return [MailParcel(*row) for row in sorted(rows, key=lambda row: row[1])]
+
+    async def finish_mail(
+        self, parcel: MailParcel, *, status: MailStatus, next_attempt_at: datetime | None, error: str
+    ) -> None:
+        given = {
+            "company": parcel.company_id,
+            "id": parcel.id,
+            "status": status,
+            "next": next_attempt_at,
+            "error": error[:ERROR_KEPT],
+            "done": status is not MailStatus.PENDING,
+        }
+        try:
+            async with self.pool.connection() as connection:
+                await connection.execute(_FINISH_MAIL, given)
+        except errors.OperationalError as error_:
+            raise Busy("busy", retry_after_s=1) from error_
+
+    async def seen(self, company_id: CompanyId, session_id: str, *, at: datetime, ip: str | None) -> None:
+        async with self.pool.connection() as connection:
+            await connection.execute(
+                "UPDATE distribu.sessions SET seen_at = %s, ip = %s WHERE company_id = %s AND id = %s",
+                [at, ip, company_id, session_id],
+            )
+
     async def purge(self, *, now: datetime) -> int:
         async with self.pool.connection() as connection:
             gone = await connection.execute(
                 "DELETE FROM distribu.answers WHERE created_at <= %s", [now - ANSWERS_KEPT]
             )
-            return gone.rowcount
+            done = await connection.execute(
+                "DELETE FROM distribu.mails WHERE status <> 'PENDING' AND created_at <= %s",
+                [now - MAILS_KEPT],
+            )
+            return gone.rowcount + done.rowcount
 
 
 def _parcel(row: tuple[Any, ...]) -> Parcel:

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Table, UniqueConstraint
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 from distribu.domain.errors import Conflict, NotFound, Refused
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0001"
+HEAD: Final = "0005"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -60,6 +60,10 @@ companies = _entity(
     Column("order_minimum", _Money, nullable=False),
     Column("return_window_days", sa.Integer, nullable=False),
     Column("registration", _text(10), nullable=False),
+    Column("require_second_factor", sa.Boolean, nullable=False),
+    Column("api_limit", sa.Integer),
+    Column("suspended_at", _Time),
+    Column("deleted_at", _Time),
     UniqueConstraint("company_id", "currency", name="companies_currency"),
     CheckConstraint("id = company_id", name="companies_id"),
 )
@@ -254,6 +258,125 @@ webhooks = _entity(
     Column("removed_at", _Time),
 )
 
+company_cards = Table(
+    "company_cards",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("name", _text(100), nullable=False),
+    Column("slug", _text(60), nullable=False),
+    Column("standing", _text(10), nullable=False),
+    Column("require_second_factor", sa.Boolean, nullable=False),
+    Column("api_limit", sa.Integer),
+)
+
+users = _entity(
+    "users",
+    Column("email", _text(254), nullable=False),
+    Column("full_name", _text(100), nullable=False),
+    Column("time_zone", _text(64), nullable=False),
+    Column("is_super_admin", sa.Boolean, nullable=False),
+    Column("wants_company", _text(100), nullable=False),
+    Column("company_to_be", _Uuid),
+    UniqueConstraint("company_id", "email", name="users_email"),
+)
+
+credentials = _entity(
+    "credentials",
+    Column("password_hash", _text(300)),
+    Column("verified_at", _Time),
+    Column("epoch", sa.Integer, nullable=False),
+    Column("tickets", JSONB, nullable=False),
+    Column("new_email", _text(254)),
+)
+
+sessions = _entity(
+    "sessions",
+    Column("holder_id", _Uuid, nullable=False),
+    Column("epoch", sa.Integer, nullable=False),
+    Column("expires_at", _Time, nullable=False),
+    Column("ended_at", _Time),
+    Column("current", _Uuid),
+    Column("user_agent", _text(300), nullable=False),
+    Column("ip", _text(45)),
+    Column("seen_at", _Time, nullable=False),
+    _refers("sessions_holder", "holder_id", "credentials"),
+)
+Index("sessions_of_holder", sessions.c.company_id, sessions.c.holder_id, sessions.c.id)
+
+memberships = _entity(
+    "memberships",
+    Column("user_id", _Uuid, nullable=False),
+    Column("role", _text(10), nullable=False),
+    Column("removed_at", _Time),
+)
+Index(
+    "memberships_user",
+    memberships.c.company_id,
+    memberships.c.user_id,
+    unique=True,
+    postgresql_where=memberships.c.removed_at.is_(None),
+)
+# One owner. Deferrable, so that it is looked at when a statement ends: ownership goes from row to row.
+memberships.append_constraint(
+    ExcludeConstraint(
+        (memberships.c.company_id, "="),
+        name="memberships_owner",
+        using="btree",
+        where=sa.text("removed_at IS NULL AND role = 'OWNER'"),
+        deferrable=True,
+        initially="IMMEDIATE",
+    )
+)
+
+seats = Table(
+    "seats",
+    metadata,
+    Column("user_id", _Uuid, primary_key=True),
+    Column("company_id", _Uuid, primary_key=True),
+    Column("membership_id", _Uuid, nullable=False),
+    Column("role", _text(10), nullable=False),
+    Column("removed", sa.Boolean, nullable=False),
+)
+Index("seats_of_company", seats.c.company_id)
+
+invitations = _entity(
+    "invitations",
+    Column("email", _text(254), nullable=False),
+    Column("role", _text(10), nullable=False),
+    Column("ticket", JSONB, nullable=False),
+    Column("invited_by", _Uuid),
+    Column("accepted_at", _Time),
+    Column("revoked_at", _Time),
+)
+Index(
+    "invitations_open",
+    invitations.c.company_id,
+    invitations.c.email,
+    unique=True,
+    postgresql_where=sa.text("accepted_at IS NULL AND revoked_at IS NULL"),
+)
+
+contacts = _entity(
+    "contacts",
+    Column("customer_id", _Uuid, nullable=False),
+    Column("email", _text(254), nullable=False),
+    Column("full_name", _text(100), nullable=False),
+    Column("role", _text(10), nullable=False),
+    Column("is_active", sa.Boolean, nullable=False),
+    Column("time_zone", _text(64), nullable=False),
+    UniqueConstraint("company_id", "email", name="contacts_email"),
+    _refers("contacts_customer", "customer_id", "customers"),
+)
+Index("contacts_of_customer", contacts.c.company_id, contacts.c.customer_id, contacts.c.id)
+
+inquiries = _entity(
+    "inquiries",
+    Column("kind", _text(10), nullable=False),
+    Column("full_name", _text(100), nullable=False),
+    Column("email", _text(254), nullable=False),
+    Column("text", _text(5000), nullable=False),
+)
+
 records = Table(
     "records",
     metadata,
@@ -347,6 +470,8 @@ Index(
     postgresql_where=deliveries.c.status == sa.literal_column("'PENDING'"),
 )
 
+Index("deliveries_dead", deliveries.c.id, postgresql_where=deliveries.c.status == sa.literal_column("'DEAD'"))
+
 attempts = Table(
     "attempts",
     metadata,
@@ -362,6 +487,25 @@ attempts = Table(
     _refers("attempts_delivery", "delivery_id", "deliveries"),
 )
 
+mails = Table(
+    "mails",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("id", _Uuid, primary_key=True),
+    Column("created_at", _Time, nullable=False),
+    # Nothing of these three is left once the mail is sent or dead.
+    Column("recipient", _text(254), nullable=False),
+    Column("letter", Text, nullable=False),
+    Column("sealed", _text(1000)),
+    Column("status", _text(10), nullable=False),
+    Column("attempts", sa.Integer, nullable=False),
+    Column("next_attempt_at", _Time),
+    Column("claimed_until", _Time),
+    Column("error", _text(500), nullable=False),
+)
+Index("mails_dead", mails.c.id, postgresql_where=mails.c.status == sa.literal_column("'DEAD'"))
+Index("mails_due", mails.c.next_attempt_at, postgresql_where=mails.c.status == sa.literal_column("'PENDING'"))
+
 TENANT: Final = "company_id = nullif(current_setting('app.company_id', true), '')::uuid"
 NO_CONTACT: Final = "nullif(current_setting('app.customer_id', true), '') IS NULL"
 
@@ -375,6 +519,7 @@ FOR_CONTACTS: Final[Mapping[str, str | None]] = {
     "price_overrides": "customer_id",
     "orders": "customer_id",
     "order_lines": "customer_id",
+    "contacts": "customer_id",
 }
 """What a contact sees of its company: all rows of a table, or those with its customer in a column.
 
@@ -387,7 +532,9 @@ READ_BY_CONTACTS: Final = frozenset({"companies", "price_overrides"})
 APPEND_ONLY: Final = frozenset({"records", "record_people", "stock_movements", "payments", "order_lines"})
 """The application may insert into these and read them, and nothing else."""
 
-INSERTED_BY_CONTACTS: Final = frozenset({"records", "record_people", "stock_movements", "outbox"})
+INSERTED_BY_CONTACTS: Final = frozenset(
+    {"records", "record_people", "stock_movements", "outbox", "mails", "credentials"}
+)
 """A contact's order writes into these without seeing them."""
 
 QUEUE_TABLES: Final[Mapping[str, str]] = {
@@ -398,6 +545,8 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "attempts": "SELECT, INSERT",
     "webhooks": "SELECT",
     "answers": "SELECT, DELETE",
+    "mails": "SELECT, UPDATE, DELETE",
+    "sessions": "SELECT, UPDATE (seen_at, ip)",
 }
 """All that the queue's role can reach, of every company: no entity can be changed from there."""
 
@@ -408,6 +557,12 @@ REFUSALS: Final[Mapping[str, Callable[[], Refused]]] = {
     "products_sku_key": lambda: Conflict("duplicate_sku"),
     "products_stock": lambda: Refused("insufficient_stock"),
     "customers_email": lambda: Conflict("duplicate_email"),
+    "users_email": lambda: Conflict("duplicate_email"),
+    "contacts_email": lambda: Conflict("duplicate_email"),
+    "contacts_customer": lambda: NotFound("customer_not_found"),
+    "memberships_user": lambda: Conflict("already_member"),
+    "invitations_open": lambda: Conflict("already_invited"),
+    "memberships_owner": lambda: Conflict("stale_version"),
     "customers_credit": lambda: Refused("credit_limit_exceeded"),
     "price_overrides_pair": lambda: Conflict("stale_version"),
     "price_overrides_customer": lambda: NotFound("customer_not_found"),
@@ -434,6 +589,7 @@ BUGS: Final = frozenset(
         "key_grants_pkey",
         "deliveries_webhook",
         "attempts_delivery",
+        "sessions_holder",
     }
 )
 """Constraints that no request can break: the decoder or the domain is in front of them."""

@@ -11,10 +11,12 @@ import sqlalchemy as sa
 from psycopg import AsyncConnection, errors, pq
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from distribu.adapters.postgres import access, roles, schema
+from distribu.adapters.postgres import access, accounts, roles, schema
 from distribu.adapters.postgres.access import PostgresApiKeys
+from distribu.adapters.postgres.accounts import PostgresLogins, PostgresSessions, PostgresUsers
 from distribu.adapters.postgres.audit import PostgresRecords
 from distribu.adapters.postgres.catalog import PostgresProducts
+from distribu.adapters.postgres.contacts import PostgresContacts
 from distribu.adapters.postgres.customers import PostgresCustomers, PostgresOverrides
 from distribu.adapters.postgres.driver import (
     BEGIN,
@@ -27,10 +29,12 @@ from distribu.adapters.postgres.driver import (
     StatementFailed,
     teach,
 )
+from distribu.adapters.postgres.inquiries import PostgresInquiries
 from distribu.adapters.postgres.mapping import mine
 from distribu.adapters.postgres.ordering import PostgresOrders
+from distribu.adapters.postgres.platform import PostgresPlatform
 from distribu.adapters.postgres.reading import PostgresRead
-from distribu.adapters.postgres.team import PostgresCompanies
+from distribu.adapters.postgres.team import PostgresCompanies, PostgresInvitations, PostgresMembers
 from distribu.adapters.postgres.webhooks import PostgresWebhooks
 from distribu.adapters.postgres.writing import INSERT_ORDER, KEEP, writing
 from distribu.application.ports import (
@@ -38,13 +42,15 @@ from distribu.application.ports import (
     AlreadyAnswered,
     Change,
     Clock,
+    NewMail,
     NewRecord,
     OnceKey,
     Scope,
     StoredAnswer,
     everything_told,
 )
-from distribu.domain.access import KeyGrant
+from distribu.domain.access import ContactGrant, KeyGrant, StaffGrant
+from distribu.domain.accounts import REALM
 from distribu.domain.entity import Entity, Numbered
 from distribu.domain.errors import Bug, Busy, Conflict, InDoubt, Invalid
 from distribu.domain.values import CompanyId
@@ -205,6 +211,26 @@ class PostgresStore:
         rows = await self.ask(access.SLUG.of(slug=slug))
         return CompanyId(rows[0][0]) if rows else None
 
+    async def staff_session(self, id: str) -> StaffGrant | None:
+        rows = await self._within(REALM, accounts.STAFF_SESSION, id)
+        return accounts.staff_grant(rows[0]) if rows else None
+
+    async def store_session(self, company_id: CompanyId, id: str) -> ContactGrant | None:
+        rows = await self._within(company_id, accounts.STORE_SESSION, id)
+        return accounts.contact_grant(rows[0]) if rows else None
+
+    async def _within(self, company_id: CompanyId, statement: Statement, id: str) -> list[Row]:
+        """The rows of one statement that sees one company."""
+        opening = _READ.of(company=company_id, customer="")
+        asked = statement.of(company=company_id, customer=None, id=id)
+        async with self.line() as line:
+            try:
+                return (await line.send([opening, asked]))[1]
+            except StatementFailed as failed:
+                raise refusal(failed.error) from failed.error
+            except errors.Error as error:
+                raise refusal(error) from error
+
 
 async def _roll_back(line: Line) -> None:
     try:
@@ -242,6 +268,14 @@ class PostgresTx:
         self.api_keys = PostgresApiKeys(self)
         self.webhooks = PostgresWebhooks(self)
         self.records = PostgresRecords(self)
+        self.logins = PostgresLogins(self)
+        self.users = PostgresUsers(self)
+        self.sessions = PostgresSessions(self)
+        self.members = PostgresMembers(self)
+        self.invitations = PostgresInvitations(self)
+        self.contacts = PostgresContacts(self)
+        self.inquiries = PostgresInquiries(self)
+        self.platform = PostgresPlatform(self)
 
     def lock(self, entity: E) -> E:
         if not self.readonly:
@@ -322,7 +356,11 @@ class PostgresTx:
     # writing
 
     async def write(
-        self, changes: Sequence[Change], records: Sequence[NewRecord], answer: StoredAnswer | None
+        self,
+        changes: Sequence[Change],
+        records: Sequence[NewRecord],
+        answer: StoredAnswer | None,
+        mails: Sequence[NewMail] = (),
     ) -> int | None:
         if self.readonly:
             raise Bug("this transaction only reads")
@@ -332,7 +370,7 @@ class PostgresTx:
         numbered = [it.after for it in changes if isinstance(it.after, Numbered) and not it.after.number]
         if len(numbered) > 1:
             raise Bug("one message can number one entity")
-        calls = writing(self.scope, changes, records, bool(numbered))
+        calls = writing(self.scope, changes, records, mails, bool(numbered))
         if answer is not None and self.once is not None:
             calls.append(self._keep(answer, self.once, bool(numbered)))
         if self.begun:

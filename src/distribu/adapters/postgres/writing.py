@@ -9,12 +9,12 @@ from sqlalchemy.dialects.postgresql import insert
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Call, Statement
 from distribu.adapters.postgres.mapping import COMPANY, MAPPED, insert_many, mine
-from distribu.application.ports import Change, NewRecord, Scope
+from distribu.application.ports import Change, MailStatus, NewMail, NewRecord, Scope
 from distribu.domain.access import ApiKey
 from distribu.domain.catalog import StockMoved
 from distribu.domain.entity import Entity
 from distribu.domain.ordering import FIRST_NUMBER, Order, PaymentRecorded
-from distribu.domain.team import Company
+from distribu.domain.team import Company, Membership
 from distribu.domain.values import CompanyId
 
 _number: Final = sa.select(schema.order_numbers.c.last).where(mine(schema.order_numbers)).scalar_subquery()
@@ -72,12 +72,34 @@ _INSERT_SLUG: Final = Statement(
         ),
     )
 )
+
+
+def _replacing(table: sa.Table) -> Statement:
+    """A row of the transaction's company: put in, or in the place of the one that is there."""
+    new = insert(table).values(
+        {
+            column.name: COMPANY
+            if column.name == "company_id"
+            else sa.bindparam(column.name, type_=column.type)
+            for column in table.c
+        }
+    )
+    rest = {
+        column.name: new.excluded[column.name] for column in table.c if column.name not in table.primary_key.c
+    }
+    return Statement(new.on_conflict_do_update(index_elements=[*table.primary_key.c], set_=rest))
+
+
+_PUT_CARD: Final = _replacing(schema.company_cards)
+_PUT_SEAT: Final = _replacing(schema.seats)
 _INSERT_GRANT: Final = Statement(sa.insert(schema.key_grants))
-_REVOKE_GRANT: Final = Statement(
-    sa.update(schema.key_grants)
-    .where(schema.key_grants.c.digest == sa.bindparam("digest_"), schema.key_grants.c.company_id == COMPANY)
-    .values(revoked=sa.true())
+_the_grant: Final = sa.update(schema.key_grants).where(
+    schema.key_grants.c.digest == sa.bindparam("digest_"), schema.key_grants.c.company_id == COMPANY
 )
+_EDIT_GRANT: Final = Statement(
+    _the_grant.values({name: sa.bindparam(name) for name in ("name", "scopes", "expires_at")})
+)
+_REVOKE_GRANT: Final = Statement(_the_grant.values(revoked=sa.true()))
 
 _RECORD_COLUMNS: Final = (
     "id",
@@ -128,13 +150,34 @@ def _answer_insert(numbered: bool) -> Statement:
     return Statement(new.on_conflict_do_update(constraint=table.primary_key, set_=renewed))
 
 
+def _mails_insert(numbered: bool) -> Statement:
+    instead = {"letter": _filled} if numbered else {}
+    names = (
+        "id",
+        "created_at",
+        "recipient",
+        "letter",
+        "sealed",
+        "status",
+        "attempts",
+        "next_attempt_at",
+        "error",
+    )
+    return Statement(insert_many(schema.mails, names, **instead))
+
+
+_INSERT_MAILS: Final = {numbered: _mails_insert(numbered) for numbered in (False, True)}
 _INSERT_RECORDS: Final = {numbered: _records_insert(numbered) for numbered in (False, True)}
 _INSERT_MESSAGES: Final = {numbered: _messages_insert(numbered) for numbered in (False, True)}
 KEEP: Final = {numbered: _answer_insert(numbered) for numbered in (False, True)}
 
 
 def writing(
-    scope: Scope, changes: Sequence[Change], records: Sequence[NewRecord], numbered: bool
+    scope: Scope,
+    changes: Sequence[Change],
+    records: Sequence[NewRecord],
+    mails: Sequence[NewMail],
+    numbered: bool,
 ) -> list[Call]:
     """The statements that write changes and records, the counter's lock as late as it can be."""
     company = scope.company_id
@@ -158,6 +201,8 @@ def writing(
     calls += orders
     calls += _payments(company, records)
     calls += _telling(company, records, numbered)
+    if mails:
+        calls.append(_posting(company, mails, numbered))
     return calls
 
 
@@ -182,13 +227,17 @@ def _new_order(scope: Scope, order: Order) -> Call:
 def _beside(company: CompanyId, change: Change) -> list[Call]:
     """What else a change of some entities touches: the counter and slug of a company, a key's grant."""
     match change:
+        case Change(after=Membership() as member):
+            return [_seat(company, member)]
         case Change(before=None, after=Company() as new):
             return [
+                _card(company, new),
                 _INSERT_SLUG.of(company=company, slug=new.slug),
                 _INSERT_COUNTER.of(company_id=company, last=FIRST_NUMBER - 1),
             ]
-        case Change(before=Company() as old, after=Company() as new) if old.slug != new.slug:
-            return [_INSERT_SLUG.of(company=company, slug=new.slug)]
+        case Change(before=Company() as old, after=Company() as new):
+            slug = [] if old.slug == new.slug else [_INSERT_SLUG.of(company=company, slug=new.slug)]
+            return [_card(company, new), *slug]
         case Change(before=None, after=ApiKey() as key):
             return [
                 _INSERT_GRANT.of(
@@ -203,8 +252,39 @@ def _beside(company: CompanyId, change: Change) -> list[Call]:
             ]
         case Change(after=ApiKey() as key) if key.revoked_at is not None:
             return [_REVOKE_GRANT.of(company=company, digest_=key.digest)]
+        case Change(after=ApiKey() as key):
+            return [
+                _EDIT_GRANT.of(
+                    company=company,
+                    digest_=key.digest,
+                    name=key.name,
+                    scopes=key.scopes,
+                    expires_at=key.expires_at,
+                )
+            ]
         case _:
             return []
+
+
+def _card(company: CompanyId, it: Company) -> Call:
+    return _PUT_CARD.of(
+        company=company,
+        name=it.name,
+        slug=it.slug,
+        standing=it.standing,
+        require_second_factor=it.require_second_factor,
+        api_limit=it.api_limit,
+    )
+
+
+def _seat(company: CompanyId, it: Membership) -> Call:
+    return _PUT_SEAT.of(
+        company=company,
+        user_id=it.user_id,
+        membership_id=it.id,
+        role=it.role,
+        removed=it.removed_at is not None,
+    )
 
 
 def _movements(company: CompanyId, records: Sequence[NewRecord]) -> list[Call]:
@@ -276,3 +356,18 @@ def _telling(company: CompanyId, records: Sequence[NewRecord], numbered: bool) -
             )
         )
     return calls
+
+
+def _posting(company: CompanyId, mails: Sequence[NewMail], numbered: bool) -> Call:
+    return _INSERT_MAILS[numbered].of(
+        company=company,
+        id=[mail.id for mail in mails],
+        created_at=[mail.at for mail in mails],
+        recipient=[mail.to for mail in mails],
+        letter=[mail.letter for mail in mails],
+        sealed=[mail.sealed for mail in mails],
+        status=[MailStatus.PENDING] * len(mails),
+        attempts=[0] * len(mails),
+        next_attempt_at=[mail.at for mail in mails],
+        error=[""] * len(mails),
+    )

@@ -1,10 +1,11 @@
 """The HTTP application: routes to use cases, refusals to answers."""
 
+import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
-from litestar import Litestar, Response, Router, get
-from litestar import Request as HttpRequest
+from litestar import Litestar, Request as HttpRequest, Response, Router, get
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
@@ -13,9 +14,14 @@ from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 from distribu.application.kernel import Command, Distribu, Once
 from distribu.domain.errors import InDoubt, Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
-from distribu.entrypoints.http.auth import key_holder
+from distribu.entrypoints.http.browser import Application, Site, defended
+from distribu.entrypoints.http.disclosure import disclosures
+from distribu.entrypoints.http.doors import ApiDoor, Door, StaffDoor, StoreDoor
 from distribu.entrypoints.http.limits import ApiLimits, told
+from distribu.entrypoints.http.mailbox import Postbox, with_mailbox
+from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
+from distribu.entrypoints.http.sessions import Keys, Sessions
 from distribu.entrypoints.http.wire import Route, answer, body_of, etag, refused
 
 log: Final = logging.getLogger("distribu.http")
@@ -24,13 +30,33 @@ _KEY_MAX: Final = 255
 Http = HttpRequest[Any, Any, Any]
 
 
-def http_app(distribu: Distribu, limits: ApiLimits | None = None) -> Litestar:
+def http_app(
+    distribu: Distribu,
+    limits: ApiLimits | None = None,
+    site: Site | None = None,
+    keys: Keys | None = None,
+    mailbox: Postbox | None = None,
+) -> Application:
     """The HTTP API as an ASGI application, to serve or to mount inside another one.
 
-    Without ``limits`` it has none: what it is mounted in may have its own.
+    Without ``limits`` it has none, and without a ``site`` in production it does not insist on HTTPS: what it
+    is mounted in may do that. Without ``keys`` nobody can sign in: only API keys get in. With a ``mailbox``
+    everybody can read its mails, at ``/_mail``.
     """
-    limits = limits or ApiLimits()
-    api = Router("/api/v1", route_handlers=[_handler(distribu, route, limits) for route in ROUTES])
+    site = site or Site()
+    doors: list[tuple[Door, Sequence[Route]]] = [(ApiDoor(distribu, limits or ApiLimits(), site), ROUTES)]
+    if keys is not None:
+        sessions = Sessions(distribu, keys, production=site.production)
+        doors += [
+            (StaffDoor("/auth", sessions, site), AUTH),
+            (StaffDoor("/account", sessions, site), ACCOUNT),
+            (StaffDoor("/api/admin", sessions, site), ADMIN),
+            (StoreDoor(sessions, site), STORE),
+        ]
+    routers = [
+        Router(door.prefix, route_handlers=[_handler(distribu, route, door) for route in routes])
+        for door, routes in doors
+    ]
 
     @get("/healthz", include_in_schema=False)
     async def healthz(request: Http) -> ASGIResponse:
@@ -43,8 +69,14 @@ def http_app(distribu: Distribu, limits: ApiLimits | None = None) -> Litestar:
         await distribu.ports.store.ready()
         return answer(b'{"status":"ready"}', 200, [], _id(distribu))
 
-    return Litestar(
-        route_handlers=[api, healthz, readyz, *reference.pages()],
+    app = Litestar(
+        route_handlers=[
+            *routers,
+            healthz,
+            readyz,
+            *reference.pages(site.origin),
+            *disclosures(site, distribu.ports.clock),
+        ],
         openapi_config=None,
         request_max_body_size=wire.BODY_MAX,
         exception_handlers={
@@ -55,39 +87,52 @@ def http_app(distribu: Distribu, limits: ApiLimits | None = None) -> Litestar:
         },
         logging_config=None,
     )
+    whole = defended(app, site, distribu.ports.entropy.uuid)
+    return whole if mailbox is None else with_mailbox(whole, mailbox)
 
 
 def _id(distribu: Distribu) -> str:
     return distribu.ports.entropy.uuid()
 
 
-def _handler(distribu: Distribu, route: Route, limits: ApiLimits) -> HTTPRouteHandler:
-    limiter = distribu.ports.limiter
-
+def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
     async def handle(request: Http) -> ASGIResponse:
-        await limits.count_address(limiter, request)
-        actor = await key_holder(distribu, request)
-        await limits.count_key(limiter, request, actor)
+        actor = await door.actor(request, route)
         actor.require(route.request.needs)
-        asked = await wire.asked(route, request)
+        asked = await wire.asked(route, request, door.told(request))
         key = _idempotency_key(request) if issubclass(route.request, Command) else None
         if key is None:
             result = await distribu.execute(actor, asked)
-            headers = [*etag(result), *told(request)]
+            headers = [*etag(result), *told(request), *door.cookies(request, route, result)]
             return answer(body_of(route, result), route.status, headers, _id(distribu))
-        once: Once[Any] = Once(key, lambda result: body_of(route, result), secret=route.secret)
-        given = await distribu.execute_once(actor, asked, once)
-        replayed = [("idempotent-replayed", "true")] if given.replayed else []
-        return answer(given.body, route.status, [*replayed, *told(request)], _id(distribu))
+        version: list[tuple[str, str]] = []
 
-    handle.__doc__ = route.request.__doc__
+        def rendered(result: Any) -> bytes:
+            version[:] = etag(result)
+            return body_of(route, result)
+
+        once: Once[Any] = Once(key, rendered, secret=route.secret)
+        given = await distribu.execute_once(actor, asked, once)
+        # What is replayed may have changed since: its version then is of no use in an If-Match.
+        more = [("idempotent-replayed", "true")] if given.replayed else version
+        return answer(given.body, route.status, [*more, *told(request)], _id(distribu))
+
+    async def slowly(request: Http) -> ASGIResponse:
+        """As long for a refusal as for an answer, whatever is known."""
+        floor = asyncio.create_task(asyncio.sleep(route.floor_s))
+        try:
+            return await handle(request)
+        finally:
+            await floor
+
+    handle.__doc__ = slowly.__doc__ = route.request.__doc__
     return HTTPRouteHandler(
         route.path,
         http_method=route.method,  # type: ignore[arg-type]  # Litestar wants a literal
         status_code=200,  # the answer carries its own; Litestar only wants one that may have a body
-        name=route.request.__name__,
+        name=f"{door.prefix} {route.request.__name__}",
         include_in_schema=False,
-    )(handle)
+    )(slowly if route.floor_s else handle)
 
 
 def _idempotency_key(http: Http) -> str | None:

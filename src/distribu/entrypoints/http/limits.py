@@ -8,9 +8,10 @@ from litestar import Request as HttpRequest
 from distribu.application.ports import Limit, RateLimiter, Standing
 from distribu.domain.access import Actor
 from distribu.domain.errors import RateLimited
+from distribu.entrypoints.http.client import limited_as
 
 WINDOW_S: Final = 60.0
-_STANDING: Final = "distribu_standing"
+_STANDINGS: Final = "distribu_standings"
 
 Http = HttpRequest[Any, Any, Any]
 
@@ -22,33 +23,41 @@ class ApiLimits:
     per_key: int = 0
     per_ip: int = 0
 
-    async def count_address(self, limiter: RateLimiter, http: Http) -> None:
+    async def count_address(self, limiter: RateLimiter, http: Http, ip: str | None) -> None:
         """Count a request for its address, whoever it turns out to be. Raises `RateLimited`."""
-        if self.per_ip and http.client:
-            await _count(limiter, http, Limit(f"api ip {http.client.host}", self.per_ip, WINDOW_S))
+        if self.per_ip and ip:
+            await _count(limiter, http, "ip", Limit(f"api ip {limited_as(ip)}", self.per_ip, WINDOW_S))
 
-    async def count_key(self, limiter: RateLimiter, http: Http, actor: Actor) -> None:
-        """Count a request for its key. Raises `RateLimited`."""
-        if self.per_key:
-            await _count(limiter, http, Limit(f"api key {actor.id}", self.per_key, WINDOW_S))
+    async def count_key(self, limiter: RateLimiter, http: Http, actor: Actor, own: int | None) -> None:
+        """Count a request for its key; ``own`` is the company's own limit. Raises `RateLimited`."""
+        most = self.per_key and (own or self.per_key)
+        if most:
+            await _count(limiter, http, "key", Limit(f"api key {actor.id}", most, WINDOW_S))
 
 
-async def _count(limiter: RateLimiter, http: Http, limit: Limit) -> None:
+async def _count(limiter: RateLimiter, http: Http, name: str, limit: Limit) -> None:
     standing = await limiter.take(limit)
-    before: Standing | None = getattr(http.state, _STANDING, None)
-    if before is None or standing.remaining <= before.remaining:
-        setattr(http.state, _STANDING, standing)
+    setattr(http.state, _STANDINGS, [*getattr(http.state, _STANDINGS, []), (name, standing)])
     if not standing.allowed:
         raise RateLimited("rate_limited", retry_after_s=standing.retry_after_s)
 
 
 def told(http: Http) -> list[tuple[str, str]]:
-    """The headers of the tighter limit, for every answer: ``Reset`` is in seconds since 1970."""
-    standing: Standing | None = getattr(http.state, _STANDING, None)
-    if standing is None:
+    """The headers of every answer that was counted.
+
+    ``X-RateLimit-*`` tell of the tighter limit, ``Reset`` in seconds since 1970. ``RateLimit-Policy`` and
+    ``RateLimit`` tell of each (draft-ietf-httpapi-ratelimit-headers), ``t`` in seconds from now.
+    """
+    standings: list[tuple[str, Standing]] = getattr(http.state, _STANDINGS, [])
+    if not standings:
         return []
+    tighter = min((one for _, one in standings), key=lambda one: (one.allowed, one.remaining))
+    policies = [f'"{name}";q={one.limit};w={WINDOW_S:.0f}' for name, one in standings]
+    left = [f'"{name}";r={one.remaining};t={one.reset_in_s}' for name, one in standings]
     return [
-        ("x-ratelimit-limit", str(standing.limit)),
-        ("x-ratelimit-remaining", str(standing.remaining)),
-        ("x-ratelimit-reset", str(standing.reset_at_s)),
+        ("x-ratelimit-limit", str(tighter.limit)),
+        ("x-ratelimit-remaining", str(tighter.remaining)),
+        ("x-ratelimit-reset", str(tighter.reset_at_s)),
+        ("ratelimit-policy", ", ".join(policies)),
+        ("ratelimit", ", ".join(left)),
     ]

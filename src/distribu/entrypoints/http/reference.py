@@ -3,13 +3,13 @@
 from functools import lru_cache
 from html import escape
 from importlib.metadata import version
+from importlib.resources import files
 from re import compile as compiled
 from typing import Any, Final
 
 import jinja2
 import msgspec
-from litestar import Request as HttpRequest
-from litestar import get
+from litestar import Request as HttpRequest, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
@@ -17,7 +17,7 @@ from distribu.application.kernel import Command
 from distribu.domain.errors import CODES
 from distribu.domain.webhooks import WireEvent
 from distribu.entrypoints.http.routes import ROUTES
-from distribu.entrypoints.http.wire import BODY_MAX, Route, plan
+from distribu.entrypoints.http.wire import BODY_MAX, BODY_S, Route, plan
 
 _REF: Final = "#/components/schemas/{name}"
 _JSON: Final = "application/json"
@@ -38,6 +38,9 @@ _ERROR: Final[dict[str, Any]] = {
         "requestId": "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10",
     },
 }
+
+PAGES: Final = frozenset({"/", "/api/v1", "/api/v1/docs"})
+"""Where the page to read is."""
 
 _HERE: Final = "http://127.0.0.1:8000"
 _HOST: Final = compiled(r"[A-Za-z0-9._:\[\]-]{1,255}")
@@ -62,12 +65,18 @@ def verified(body: bytes, headers, secret: str) -> dict:
 """
 """How a receiver knows that it was us, in Python."""
 
+_ONCE: Final = (
+    "The effect happens once per key for 24 hours. A repetition gets the first answer, with "
+    "`Idempotent-Replayed: true` and without its `ETag`: the version may be another one by now."
+)
+
 _REFUSALS: Final = {
     "400": "Not JSON, a wrong type, an unknown field, or out of range; `fields` says where.",
     "401": "No key, or one that is wrong, expired or revoked.",
-    "403": "The key lacks the scope that is named.",
+    "403": "The key lacks the scope that is named; or, in production, it was sent without HTTPS.",
     "404": "Absent, or another company's: the same answer.",
     "405": "The path does not know the method.",
+    "408": f"The body did not arrive within {BODY_S:.0f} seconds; the connection is closed.",
     "409": "A duplicate, a stale version, or an Idempotency-Key still running.",
     "412": "If-Match names another version than the current one.",
     "413": f"The body is over {BODY_MAX} bytes.",
@@ -75,6 +84,12 @@ _REFUSALS: Final = {
     "422": "A rule of the business refused; nothing was changed.",
     "429": "Too many requests; the X-RateLimit headers say how it stands.",
     "503": "Too busy; try again after `retryAfter` seconds.",
+}
+
+
+_LEFT_OUT: Final = {
+    "GET": {"408", "409", "412", "413", "415", "422"},
+    "DELETE": {"408", "413", "415"},
 }
 
 
@@ -158,7 +173,7 @@ def _operation(route: Route, own: dict[str, Any], components: dict[str, Any]) ->
     if known.if_match is not None:
         parameters.append(_header("If-Match", "The ETag of the version that is meant.", 12))
     if route.method == "POST" and issubclass(route.request, Command):
-        parameters.append(_header("Idempotency-Key", "The effect happens once per key for 24 hours.", 255))
+        parameters.append(_header("Idempotency-Key", _ONCE, 255))
     operation: dict[str, Any] = {
         "operationId": route.request.__name__,
         "summary": " ".join(summary.split()),
@@ -221,7 +236,7 @@ def _success(route: Route, components: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusals(route: Route) -> dict[str, Any]:
-    left_out = {"GET": {"409", "412", "413", "415", "422"}, "DELETE": {"413", "415"}}.get(route.method, set())
+    left_out = _LEFT_OUT.get(route.method, set())
     content = {_JSON: {"schema": {"$ref": _REF.format(name="Error")}}}
     return {
         status: {"description": text, "content": content}
@@ -261,8 +276,8 @@ def example(schema: dict[str, Any], components: dict[str, Any], *, needed: bool 
             return None
 
 
-def pages() -> list[HTTPRouteHandler]:
-    """The document and the page."""
+def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
+    """The document, the page and its style; ``origin`` is where people reach them, where that is known."""
 
     @get("/api/v1/openapi.json", include_in_schema=False)
     async def document(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
@@ -270,16 +285,18 @@ def pages() -> list[HTTPRouteHandler]:
         here = openapi() | {"servers": [{"url": _root(request) or "/"}]}
         return ASGIResponse(body=msgspec.json.encode(here), media_type=_JSON)
 
-    @get(["/", "/api/v1", "/api/v1/docs"], include_in_schema=False)
+    @get(sorted(PAGES), include_in_schema=False)
     async def page(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
         """The API to read."""
-        return ASGIResponse(
-            body=_page(_root(request)).replace(_HERE, escape(_here(request))).encode(),
-            media_type="text/html",
-            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
+        here = escape(origin or _here(request))
+        return ASGIResponse(body=_page(_root(request)).replace(_HERE, here).encode(), media_type="text/html")
 
-    return [document, page]
+    @get("/api/v1/docs.css", include_in_schema=False)
+    async def style(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
+        """How it looks."""
+        return ASGIResponse(body=_style(), media_type="text/css", headers={"cache-control": "max-age=3600"})
+
+    return [document, page, style]
 
 
 def _root(request: HttpRequest[Any, Any, Any]) -> str:
@@ -291,6 +308,11 @@ def _here(request: HttpRequest[Any, Any, Any]) -> str:
     """Where the reader found this page, for commands to paste. The path is not in it."""
     host = request.headers.get("host", "")
     return f"{request.scope['scheme']}://{host}" if _HOST.fullmatch(host) else _HERE
+
+
+@lru_cache(maxsize=1)
+def _style() -> bytes:
+    return (files("distribu.entrypoints.http") / "reference.css").read_bytes()
 
 
 @lru_cache(maxsize=4)

@@ -11,10 +11,13 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from distribu.application.kernel import Distribu
-from distribu.container import running
+from distribu.container import mailbox, running
 from distribu.domain.errors import Bug
 from distribu.entrypoints.http.app import http_app
+from distribu.entrypoints.http.browser import ALWAYS, Site
 from distribu.entrypoints.http.limits import ApiLimits
+from distribu.entrypoints.http.mailbox import Postbox
+from distribu.entrypoints.http.sessions import Keys
 from distribu.entrypoints.worker import Worker
 from distribu.settings import Settings
 
@@ -76,6 +79,13 @@ class _Bounded(HttpToolsProtocol):
         if self._silent > HEAD_MAX and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets no further than here; its answer is to carry what every other does."""
+        usual = self.server_state.default_headers
+        self.server_state.default_headers = [*usual, *ALWAYS]
+        super().send_400_response(msg)
+        self.server_state.default_headers = usual
+
 
 class _Server(uvicorn.Server):
     """uvicorn, with the signals left to us: what runs beside it has to end too."""
@@ -95,7 +105,11 @@ async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None
         side = Worker(distribu, concurrency=settings.worker_concurrency) if worker else None
         tasks: list[asyncio.Task[None]] = []
         limits = ApiLimits(per_key=settings.api_limit_per_key, per_ip=settings.api_limit_per_ip)
-        async with listening(distribu, settings.host, settings.port, limits) as url:
+        site = Site.of(settings)
+        staff, store = settings.session_keys()
+        keys = Keys(staff=tuple(staff), store=tuple(store))
+        mails = mailbox(settings)
+        async with listening(distribu, settings.host, settings.port, limits, site, keys, mails) as url:
             if side is not None:
                 distribu.wake = side.wake
                 tasks.append(asyncio.create_task(side.run()))
@@ -108,14 +122,20 @@ async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None
 
 @contextlib.asynccontextmanager
 async def listening(
-    distribu: Distribu, host: str, port: int, limits: ApiLimits | None = None
+    distribu: Distribu,
+    host: str,
+    port: int,
+    limits: ApiLimits | None = None,
+    site: Site | None = None,
+    keys: Keys | None = None,
+    mails: Postbox | None = None,
 ) -> AsyncIterator[str]:
     """The HTTP application on a socket; the URL it answers at. What was asked is answered at the end.
 
     Raises `OSError` for a port in use.
     """
     config = uvicorn.Config(
-        http_app(distribu, limits),
+        http_app(distribu, limits, site, keys, mails),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -125,6 +145,7 @@ async def listening(
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,
         http=_Bounded,
+        ws="none",  # a request to become a WebSocket is answered as any other
     )
     server = _Server(config)
     listener = _listen(host, port)

@@ -1,5 +1,6 @@
 """Requests off the wire and answers onto it: the one place that knows JSON bodies and status codes."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -8,8 +9,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from litestar import Request as HttpRequest
-from litestar import Response
+from litestar import Request as HttpRequest, Response
+from litestar.exceptions import InternalServerException
 from litestar.response.base import ASGIResponse
 from msgspec import inspect
 
@@ -19,12 +20,16 @@ from distribu.application.kernel import Issued, Request
 from distribu.application.ports import Page
 from distribu.domain import errors
 from distribu.domain.access import ApiKey
+from distribu.domain.customers import CustomerDetail
 from distribu.domain.entity import Entity
 from distribu.domain.errors import CODES, Bug, Invalid, NotFound, Refused
 from distribu.domain.webhooks import Webhook
 
 BODY_MAX: Final = 1024 * 1024
 """Bytes of a request's body, unless its route says otherwise."""
+
+BODY_S: Final = 30.0
+"""What a body may take to arrive."""
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 100
@@ -43,7 +48,9 @@ STATUS: Final[Mapping[type[Refused], int]] = {
 }
 """The status of each kind of refusal."""
 
-_SHOWN: Final = 200
+FROM_HEADERS: Final = frozenset({"user-agent", "device"})
+"""Fields that a request takes from its headers and cookies."""
+
 _UUID: Final = compiled(UUID_PATTERN.strip("^$"))
 _ETAG: Final = compiled(r'^(?:W/)?"(\d{1,9})"$')
 
@@ -54,7 +61,9 @@ Fields = Mapping[str, inspect.Field]
 class Route:
     """A use case's place in the API. ``status`` is that of success.
 
-    ``instead`` tells those who send a field that is missing on purpose what to do instead.
+    ``instead`` tells those who send a field that is missing on purpose what to do instead. One that
+    ``enters`` begins a session, and one that ``leaves`` ends it. What must not tell by its time whether
+    something is known takes at least ``floor_s`` seconds, whatever comes of it.
     """
 
     method: str
@@ -66,6 +75,9 @@ class Route:
     result: type[views.View] | None
     paged: bool = False
     instead: Mapping[str, str] = field(default_factory=dict)
+    enters: bool = False
+    leaves: bool = False
+    floor_s: float = 0.0
 
     @property
     def secret(self) -> bool:
@@ -90,6 +102,7 @@ class _Plan:
 
     path: Mapping[str, str]
     if_match: str | None
+    headers: Mapping[str, str]
     body: frozenset[str]
     amounts: frozenset[str]
     whole: bool
@@ -103,6 +116,7 @@ def plan(request: type[Request[Any]]) -> _Plan:
     if not isinstance(info, inspect.StructType):
         raise Bug(f"{request.__name__} is no struct")
     path: dict[str, str] = {}
+    headers: dict[str, str] = {}
     body, amounts = set(), set()
     if_match = None
     for item in info.fields:
@@ -111,15 +125,17 @@ def plan(request: type[Request[Any]]) -> _Plan:
             path[item.name] = item.encode_name
         elif where == "if-match":
             if_match = item.encode_name
+        elif where in FROM_HEADERS:
+            headers[item.encode_name] = where
         else:
             body.add(item.encode_name)
             if _is_decimal(item.type):
                 amounts.add(item.encode_name)
-    whole = not path and if_match is None and not amounts
+    whole = bool(body) and not path and if_match is None and not amounts and not headers
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
         request if whole else dict[str, Any], float_hook=decimal_of
     )
-    return _Plan(path, if_match, frozenset(body), frozenset(amounts), whole, decoder.decode)
+    return _Plan(path, if_match, headers, frozenset(body), frozenset(amounts), whole, decoder.decode)
 
 
 def _extra(info: inspect.Type) -> dict[str, Any]:
@@ -138,7 +154,9 @@ def _is_decimal(info: inspect.Type) -> bool:
             return isinstance(info, inspect.DecimalType)
 
 
-async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
+async def asked(
+    route: Route, http: HttpRequest[Any, Any, Any], told: Mapping[str, str] | None = None
+) -> Request[Any]:
     """The request of a route, decoded. Raises `Invalid`, or `NotFound` for a path no id could have."""
     known = plan(route.request)
     values: dict[str, Any] = {}
@@ -149,6 +167,8 @@ async def asked(route: Route, http: HttpRequest[Any, Any, Any]) -> Request[Any]:
         values[wire] = value
     if known.if_match is not None and (version := _if_match(http.headers.get("if-match"))):
         values[known.if_match] = version
+    for wire, header in known.headers.items():
+        values[wire] = (told or {}).get(header, "")
     try:
         if route.method == "GET":
             return _converted(route.request, values | _query(http, known.body), strict=False)
@@ -180,7 +200,12 @@ def _converted(request: type[Request[Any]], values: dict[str, Any], *, strict: b
 
 
 async def _body(http: HttpRequest[Any, Any, Any]) -> bytes:
-    body = await http.body()
+    try:
+        async with asyncio.timeout(BODY_S):
+            body = await http.body()
+    except (TimeoutError, InternalServerException):
+        # The latter is said when the client has hung up: nobody is there to read this.
+        raise BodyTooSlow("request_timeout") from None
     kind = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if body and kind != "application/json":
         raise UnsupportedMediaType("unsupported_media_type")
@@ -235,7 +260,7 @@ def body_of(route: Route, result: Any) -> bytes:
 
 def etag(result: Any) -> list[tuple[str, str]]:
     """The version of an entity, to be sent back in If-Match."""
-    return [("etag", f'"{result.version}"')] if isinstance(result, Entity) else []
+    return [("etag", f'"{result.version}"')] if isinstance(result, Entity | CustomerDetail) else []
 
 
 def answer(body: bytes, status: int, headers: list[tuple[str, str]], request_id: str) -> ASGIResponse:
@@ -244,7 +269,7 @@ def answer(body: bytes, status: int, headers: list[tuple[str, str]], request_id:
         body=b"" if status == 204 else body,
         status_code=status,
         media_type="application/json",
-        headers={"x-request-id": request_id, **dict(headers)},
+        headers=[("x-request-id", request_id), *headers],  # a list: two cookies are two headers of one name
     )
 
 
@@ -254,6 +279,10 @@ class UnsupportedMediaType(Invalid):
 
 class BodyTooLarge(Invalid):
     """More than the route takes."""
+
+
+class BodyTooSlow(Invalid):
+    """The body did not come in time, or not at all."""
 
 
 class MethodNotAllowed(Invalid):
@@ -266,6 +295,7 @@ class MethodNotAllowed(Invalid):
 
 _OWN_STATUS: Final[Mapping[type[Refused], int]] = {
     UnsupportedMediaType: 415,
+    BodyTooSlow: 408,
     BodyTooLarge: 413,
     MethodNotAllowed: 405,
 }
@@ -278,8 +308,7 @@ def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> R
     status = next(statuses[kind] for kind in kinds if kind in statuses)
     body: dict[str, Any] = {"error": refusal.message, "code": refusal.code, "requestId": request_id}
     if refusal.fields:
-        # Both can quote the caller, who may send a name of a million letters.
-        body["fields"] = {name[:_SHOWN]: no[: 2 * _SHOWN] for name, no in refusal.fields.items()}
+        body["fields"] = views.fields_of(refusal)
     headers = {"x-request-id": request_id, **dict(more)}
     if refusal.retry_after_s is not None:
         body["retryAfter"] = refusal.retry_after_s
@@ -288,6 +317,8 @@ def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> R
         headers["www-authenticate"] = "Bearer"
     if isinstance(refusal, MethodNotAllowed):
         headers["allow"] = refusal.allow
+    if isinstance(refusal, BodyTooSlow):
+        headers["connection"] = "close"  # the rest of the body may still come, and is no request
     return Response(views.encode(body), status_code=status, media_type="application/json", headers=headers)
 
 

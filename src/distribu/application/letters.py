@@ -1,0 +1,194 @@
+"""What mails say: one kind of letter for each, holding the facts its template is filled with.
+
+A letter waits in the outbox as JSON, in the transaction that caused it. What must not wait there in
+clear (the token of a link) is sealed beside it and never part of a letter.
+"""
+
+from functools import reduce
+from operator import or_
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from distribu.application.ports import NUMBER_TO_COME, Letter
+from distribu.domain.entity import Numbered
+from distribu.domain.inquiries import InquiryKind
+from distribu.domain.ordering import Order, OrderStatus
+from distribu.domain.team import Company
+
+
+class OrderLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One line as a letter shows it."""
+
+    name: str
+    sku: str
+    quantity: int
+    price: str
+
+
+class OrderReceived(Letter, frozen=True, kw_only=True):
+    """To the customer: the order was placed."""
+
+    company: str
+    number: int
+    total: str
+    lines: list[OrderLine]
+    more: int
+
+
+class OrderChanged(Letter, frozen=True, kw_only=True):
+    """To the customer: the order was confirmed, shipped, delivered or cancelled."""
+
+    company: str
+    number: int
+    status: OrderStatus
+    carrier: str
+    tracking_number: str
+
+
+class Linked(Letter, frozen=True, kw_only=True):
+    """A letter with a link: to staff or, with the slug of a ``store``, to one of its customers."""
+
+    path: ClassVar[str]
+
+    store: str = ""
+    company: str = ""
+
+    @property
+    def page(self) -> str:
+        """Where the link leads; what comes after it is for the page, and not sent to any server."""
+        return f"/store/{self.store}/{self.path}" if self.store else f"/{self.path}"
+
+
+class VerifyYourEmail(Linked, frozen=True, kw_only=True):
+    """To somebody who signed up or registered: the address is to be proven."""
+
+    path = "verify"
+
+    name: str
+    wanted: str = ""
+
+
+class AlreadyRegistered(Letter, frozen=True, kw_only=True):
+    """To somebody with an account, when it was asked for again: nobody else is told that there is one."""
+
+    company: str = ""
+
+
+class ResetYourPassword(Linked, frozen=True, kw_only=True):
+    """To somebody who cannot sign in."""
+
+    path = "reset"
+
+
+class ConfirmYourEmail(Linked, frozen=True, kw_only=True):
+    """To a new address, before it takes the place of the old one."""
+
+    path = "confirm-email"
+
+
+class EmailMoved(Letter, frozen=True, kw_only=True):
+    """To the old address, once the new one took its place."""
+
+    company: str = ""
+
+
+class PasswordChanged(Letter, frozen=True, kw_only=True):
+    """To the holder, whenever a password was changed or reset."""
+
+    company: str = ""
+
+
+class Invited(Linked, frozen=True, kw_only=True):
+    """To somebody a company wants in its team."""
+
+    path = "invitation"
+
+    role: str
+    inviter: str
+
+
+class ContactInvited(Linked, frozen=True, kw_only=True):
+    """To somebody who is to order for a customer."""
+
+    path = "welcome"
+
+    customer: str
+
+
+class InquiryCame(Letter, frozen=True, kw_only=True):
+    """To every super-admin: somebody has written to the platform."""
+
+    kind: InquiryKind
+    name: str
+    email: str
+    text: str
+
+
+class AskTheStore(Letter, frozen=True, kw_only=True):
+    """To the address of a customer that staff made, when somebody registers with it."""
+
+    company: str
+
+
+class NewCustomer(Letter, frozen=True, kw_only=True):
+    """To owner and admins: somebody has registered at the store."""
+
+    company: str
+    customer: str
+    waits: bool
+
+
+LINES_SHOWN: Final = 50
+"""Lines of an order in its mail; of more it says how many."""
+
+
+def order_received(order: Order, company: Company) -> OrderReceived:
+    """The confirmation of an order."""
+    shown = [
+        OrderLine(
+            name=line.product_name,
+            sku=line.product_sku or "",
+            quantity=line.quantity,
+            price=f"{line.unit_price} {order.currency}",
+        )
+        for line in order.lines[:LINES_SHOWN]
+    ]
+    return OrderReceived(
+        company=company.name,
+        number=_number(order),
+        total=f"{order.total} {order.currency}",
+        lines=shown,
+        more=max(0, len(order.lines) - LINES_SHOWN),
+    )
+
+
+def order_changed(order: Order, company: Company) -> OrderChanged:
+    """How far an order has come."""
+    return OrderChanged(
+        company=company.name,
+        number=_number(order),
+        status=order.status,
+        carrier=order.carrier,
+        tracking_number=order.tracking_number,
+    )
+
+
+def _number(entity: Numbered) -> Any:
+    return entity.number or msgspec.Raw(NUMBER_TO_COME.encode())
+
+
+def kinds() -> list[type[Letter]]:
+    """Every kind of letter there is."""
+    every = {*Letter.__subclasses__(), *Linked.__subclasses__()} - {Linked}
+    return sorted(every, key=lambda kind: kind.__name__)
+
+
+_union: Any = reduce(or_, kinds())
+_decoder: Final = msgspec.json.Decoder(_union)
+
+
+def read(text: str) -> Letter:
+    """A letter as it was written into the outbox."""
+    letter: Letter = _decoder.decode(text)
+    return letter

@@ -1,0 +1,310 @@
+"""Use cases of those who run the platform: never as if they were of a company, always recorded."""
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from distribu.application import fields, letters, profiles
+from distribu.application.accounts import Name, hashed, mail_link
+from distribu.application.finders import CompanyCard, FailedJob, Usage
+from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.ports import Login, Page
+from distribu.application.team import AddUser
+from distribu.domain.access import Permission
+from distribu.domain.accounts import REALM, PlatformUsed, Purpose, User
+from distribu.domain.errors import NotFound
+from distribu.domain.team import Company
+from distribu.domain.values import CompanyId, canonical_email
+
+_Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["unpaid since March"])]
+FAILED_MAX: Final = 100
+
+
+class NoteUse(Command[None], frozen=True, kw_only=True):
+    """Record in the platform's log what was looked at."""
+
+    needs = None
+    internal = True
+
+    what: Annotated[str, Meta(max_length=40)]
+    company_id: Annotated[str, Meta(max_length=36)] = ""
+
+    async def run(self, work: Work) -> None:
+        work.record(PlatformUsed(entity_type="Company", entity_id=self.company_id, what=self.what))
+
+
+# --- companies -------------------------------------------------------------------------------
+
+
+class ListCompanies(Process[Page[CompanyCard]], frozen=True, kw_only=True):
+    """Every company, newest first: its name, and whether it is open."""
+
+    needs = Permission.PLATFORM
+
+    limit: fields.Limit = 50
+    cursor: fields.Cursor | None = None
+
+    async def run(self, outside: Outside) -> Page[CompanyCard]:
+        await outside.inside(REALM, NoteUse(what="companies"))
+        return await outside.inside(REALM, FindCompanies(limit=self.limit, cursor=self.cursor))
+
+
+class FindCompanies(Query[Page[CompanyCard]], frozen=True, kw_only=True):
+    """Every company, for a process."""
+
+    needs = None
+    internal = True
+
+    limit: fields.Limit
+    cursor: fields.Cursor | None
+
+    async def run(self, reads: Reads) -> Page[CompanyCard]:
+        return await reads.platform.companies(limit=self.limit, cursor=self.cursor)
+
+
+class ReadUsage(Process[Usage], frozen=True, kw_only=True):
+    """How much a company has: figures, never rows."""
+
+    needs = Permission.PLATFORM
+
+    company_id: fields.CompanyIdInPath
+
+    async def run(self, outside: Outside) -> Usage:
+        await outside.inside(REALM, NoteUse(what="usage", company_id=self.company_id))
+        return await outside.inside(REALM, FindUsage(company_id=self.company_id))
+
+
+class FindUsage(Query[Usage], frozen=True, kw_only=True):
+    """The figures of a company, for a process. Raises `NotFound`."""
+
+    needs = None
+    internal = True
+
+    company_id: fields.Uuid
+
+    async def run(self, reads: Reads) -> Usage:
+        month = reads.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        company_id = CompanyId(self.company_id)
+        _, usage = await reads.together(
+            reads.platform.card(company_id), reads.platform.usage(company_id, since=month)
+        )
+        return usage
+
+
+class ListFailedJobs(Process[list[FailedJob]], frozen=True, kw_only=True):
+    """Mails and deliveries that were given up last; nothing of what was in them."""
+
+    needs = Permission.PLATFORM
+
+    async def run(self, outside: Outside) -> list[FailedJob]:
+        await outside.inside(REALM, NoteUse(what="failed jobs"))
+        failed = await outside.inside(REALM, FindFailed())
+        return [*failed]
+
+
+class FindFailed(Query[Sequence[FailedJob]], frozen=True, kw_only=True):
+    """What was given up last, for a process."""
+
+    needs = None
+    internal = True
+
+    async def run(self, reads: Reads) -> Sequence[FailedJob]:
+        return await reads.platform.failed(limit=FAILED_MAX)
+
+
+class SuspendCompany(Process[None], frozen=True, kw_only=True):
+    """Keep everybody of a company out, keys and cookies alike, until it is resumed."""
+
+    needs = Permission.PLATFORM
+
+    company_id: fields.CompanyIdInPath
+    reason: _Reason
+
+    async def run(self, outside: Outside) -> None:
+        await outside.inside(REALM, NoteUse(what="suspend", company_id=self.company_id))
+        await outside.inside(self.company_id, SetStanding(suspend=True, reason=self.reason))
+
+
+class ResumeCompany(Process[None], frozen=True, kw_only=True):
+    """Let everybody of a company in again."""
+
+    needs = Permission.PLATFORM
+
+    company_id: fields.CompanyIdInPath
+
+    async def run(self, outside: Outside) -> None:
+        await outside.inside(REALM, NoteUse(what="resume", company_id=self.company_id))
+        await outside.inside(self.company_id, SetStanding(suspend=False, reason=""))
+
+
+class SetStanding(Command[None], frozen=True, kw_only=True):
+    """Suspend or resume the company. Raises `NotFound`, or `Refused` when it is so already."""
+
+    needs = None
+    internal = True
+
+    suspend: bool
+    reason: Annotated[str, Meta(max_length=500)]
+
+    async def run(self, work: Work) -> None:
+        company = await work.companies.current(lock=True)
+        if company.deleted_at is not None:
+            raise NotFound("company_not_found")
+        changed = company.suspend(self.reason, at=work.now) if self.suspend else company.resume(at=work.now)
+        work.save(changed)
+
+
+class SetCompanyLimit(Process[None], frozen=True, kw_only=True):
+    """Give a company its own number of API requests a minute for a key; null is the installation's."""
+
+    needs = Permission.PLATFORM
+
+    company_id: fields.CompanyIdInPath
+    api_limit: Annotated[int, Meta(ge=1, le=100_000, examples=[600])] | None = None
+
+    async def run(self, outside: Outside) -> None:
+        await outside.inside(REALM, NoteUse(what="limit", company_id=self.company_id))
+        await outside.inside(self.company_id, SetLimit(api_limit=self.api_limit))
+
+
+class SetLimit(Command[Company], frozen=True, kw_only=True):
+    """Set the company's own API limit. Raises `NotFound`."""
+
+    needs = None
+    internal = True
+
+    api_limit: Annotated[int, Meta(ge=1, le=100_000)] | None
+
+    async def run(self, work: Work) -> Company:
+        company = (await work.companies.current(lock=True)).limited(self.api_limit, at=work.now)
+        work.save(company)
+        return company
+
+
+# --- users -----------------------------------------------------------------------------------
+
+
+class CreateUser(Process[profiles.PersonView], frozen=True, kw_only=True):
+    """Add a user whose address somebody vouches for. Without a password a link to choose one is mailed."""
+
+    needs = Permission.PLATFORM
+
+    email: fields.Email
+    full_name: Name
+    password: fields.Password | None = None
+
+    async def run(self, outside: Outside) -> profiles.PersonView:
+        email = canonical_email(self.email)
+        password_hash = None
+        if self.password is not None:
+            password_hash = await hashed(outside, self.password, (email, self.full_name))
+        user = await outside.inside(
+            REALM, AddUser(email=email, full_name=self.full_name, password_hash=password_hash)
+        )
+        if password_hash is None:
+            await outside.inside(REALM, MailPasswordLink(email=email))
+        return profiles.person(user)
+
+
+class SendPasswordLink(Command[None], frozen=True, kw_only=True):
+    """Mail a user a link to choose another password. Raises `NotFound`."""
+
+    needs = Permission.PLATFORM
+    home = True
+
+    email: fields.Email
+
+    async def run(self, work: Work) -> None:
+        await _mail_password_link(work, self.email)
+
+
+class MailPasswordLink(Command[None], frozen=True, kw_only=True):
+    """Mail a new user the link to choose a password."""
+
+    needs = None
+    internal = True
+
+    email: fields.Email
+
+    async def run(self, work: Work) -> None:
+        await _mail_password_link(work, self.email)
+
+
+async def _mail_password_link(work: Work, email: str) -> None:
+    login = await _known(work, email)
+    work.save(mail_link(work, login.credentials, Purpose.RESET, login.email, letters.ResetYourPassword()))
+
+
+async def _known(reads: Reads, email: str) -> Login:
+    login = await reads.logins.by_email(canonical_email(email))
+    if login is None:
+        raise NotFound("user_not_found")
+    return login
+
+
+class ListUsers(Query[Page[User]], frozen=True, kw_only=True):
+    """All users, newest first."""
+
+    needs = Permission.PLATFORM
+    home = True
+
+    limit: fields.Limit = 50
+    cursor: fields.Cursor | None = None
+
+    async def run(self, reads: Reads) -> Page[User]:
+        return await reads.users.page(limit=self.limit, cursor=self.cursor)
+
+
+class EndUserSessions(Command[None], frozen=True, kw_only=True):
+    """Sign a user out everywhere. Raises `NotFound`."""
+
+    needs = Permission.PLATFORM
+    home = True
+
+    email: fields.Email
+
+    async def run(self, work: Work) -> None:
+        login = await _known(work, self.email)
+        work.save(login.credentials.end_sessions(at=work.now))
+
+
+class GrantSuperAdmin(Command[User], frozen=True, kw_only=True):
+    """Open the platform's own pages to a user. Raises `NotFound`."""
+
+    needs = Permission.PLATFORM
+    home = True
+
+    email: fields.Email
+
+    async def run(self, work: Work) -> User:
+        return await _flagged(work, self.email, yes=True)
+
+
+class RevokeSuperAdmin(Command[User], frozen=True, kw_only=True):
+    """Close them to a user again. Raises `NotFound`."""
+
+    needs = Permission.PLATFORM
+    home = True
+
+    email: fields.Email
+
+    async def run(self, work: Work) -> User:
+        return await _flagged(work, self.email, yes=False)
+
+
+async def _flagged(work: Work, email: str, *, yes: bool) -> User:
+    login = await _known(work, email)
+    user = (await work.users.get(login.id)).make_super_admin(yes, at=work.now)
+    work.save(user)
+    return user
+
+
+class ListSuperAdmins(Query[list[User]], frozen=True, kw_only=True):
+    """Everybody to whom the platform's own pages are open."""
+
+    needs = Permission.PLATFORM
+    home = True
+
+    async def run(self, reads: Reads) -> list[User]:
+        return list(await reads.users.super_admins())

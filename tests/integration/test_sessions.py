@@ -1,0 +1,24 @@
+"""Sessions on PostgreSQL: all that holds in memory."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from distribu import Shop
+from tests.unit.test_sessions import (
+    TestCookies,
+    TestEnds,
+    TestNobodyIsTold,
+    TestOrigins,
+    TestTokens,
+    door,
+)
+
+__all__ = ["TestCookies", "TestEnds", "TestNobodyIsTold", "TestOrigins", "TestTokens"]
+
+
+@pytest.fixture
+async def browser(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
+    async with door(shop) as browser:
+        yield browser
