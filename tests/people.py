@@ -1,6 +1,6 @@
 """People made in one step, where a test is about what they may do and not about how they came in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from msgspec import Meta
@@ -11,6 +11,7 @@ from distribu.application.sessions import OpenSession
 from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer
+from distribu.domain.factors import SecondFactor, recovery_digest
 from distribu.domain.team import Membership
 from distribu.entrypoints.http.sessions import Keys
 
@@ -51,6 +52,24 @@ class PutMember(Command[Membership], frozen=True, kw_only=True):
         )
         work.save(member)
         return member
+
+
+class PutApp(Command[SecondFactor], frozen=True, kw_only=True):
+    """An app that gives a user's codes."""
+
+    needs = None
+    internal = True
+
+    user_id: _Text
+    secret: _Text = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+    recovery: Annotated[tuple[_Text, ...], Meta(max_length=10)] = ()
+
+    async def run(self, work: Work) -> SecondFactor:
+        factor = SecondFactor.of(REALM, self.user_id, at=work.now)
+        factor = factor.offer(work.seal(Secret(self.secret)), at=work.now)
+        factor = factor.take_app(0, tuple(recovery_digest(Secret(one)) for one in self.recovery), at=work.now)
+        work.save(factor)
+        return factor
 
 
 class PutContact(Command[Contact], frozen=True, kw_only=True):
@@ -123,6 +142,14 @@ async def staff(shop: Shop, role: Role | None, *, super_admin: bool = False) -> 
     return Staff(user=user, member=member, session=await _signed_in(shop, realm, user.id))
 
 
+async def waiting(shop: Shop, role: Role) -> Staff:
+    """Somebody of the team who has given their password and is still to show their second factor."""
+    member = await staff(shop, role)
+    realm = Actor.system(REALM)
+    await shop.distribu.run(realm, PutApp(user_id=member.user.id))
+    return replace(member, session=await _signed_in(shop, realm, member.user.id))
+
+
 async def buyer(shop: Shop, customer: Customer, role: ContactRole) -> Buyer:
     """Somebody of a customer, signed in at the shop's store."""
     contact = await shop.distribu.run(
@@ -133,7 +160,7 @@ async def buyer(shop: Shop, customer: Customer, role: ContactRole) -> Buyer:
 
 async def _signed_in(shop: Shop, where: Actor, id: str) -> Session:
     opening = OpenSession(holder_id=id, verified_hash=_HASH, new_hash=None, user_agent="test")
-    return await shop.distribu.run(where, opening)
+    return (await shop.distribu.run(where, opening)).session
 
 
 async def acting(shop: Shop, person: Staff | Buyer) -> Actor:

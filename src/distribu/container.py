@@ -10,6 +10,7 @@ from dependency_injector import containers, providers
 from psycopg import AsyncConnection, Error, OperationalError
 
 from distribu.adapters.argon2 import Argon2Hasher
+from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox, Stationery
@@ -24,7 +25,7 @@ from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.application.kernel import Distribu, Ports
-from distribu.application.ports import Clock
+from distribu.application.ports import Clock, Entropy
 from distribu.domain.values import Secret
 from distribu.settings import Settings, SettingsUnusable
 
@@ -71,6 +72,7 @@ class Container(containers.DeclarativeContainer):
         threads=settings.provided.hasher_threads,
         waiting_max=settings.provided.hasher_waiting,
     )
+    authenticators = providers.Singleton(SiteAuthenticators, settings.provided.links_begin)
     hooks = providers.Singleton(HttpHooks, production=settings.provided.production)
     store = providers.Singleton(
         PostgresStore,
@@ -92,7 +94,10 @@ class Container(containers.DeclarativeContainer):
     )
     in_process = providers.Singleton(InProcessLimiter, clock)
     redis = providers.Singleton(
-        lambda url, clock: _redis_limiter(url, clock), settings.provided.redis_url, clock
+        lambda url, clock, entropy: _redis_limiter(url, clock, entropy),
+        settings.provided.redis_url,
+        clock,
+        entropy,
     )
     shared = providers.Singleton(FallbackLimiter, redis, in_process, clock=clock)
     limiter = providers.Selector(
@@ -111,6 +116,7 @@ class Container(containers.DeclarativeContainer):
         entropy=entropy,
         vault=vault,
         hasher=hasher,
+        authenticators=authenticators,
         hooks=hooks,
         mailer=mailer,
         fingerprint_key=fingerprint_key,
@@ -126,10 +132,10 @@ def _mailer(settings: Settings, stationery: Stationery) -> "Mailbox | ResendMail
     return ResendMailer(stationery, Secret(settings.resend_key))
 
 
-def _redis_limiter(url: str, clock: Clock) -> "RedisLimiter":
+def _redis_limiter(url: str, clock: Clock, entropy: Entropy) -> "RedisLimiter":
     from distribu.adapters.redis import RedisLimiter  # like the SDK above: not for those without a Redis
 
-    return RedisLimiter(url, clock=clock)
+    return RedisLimiter(url, clock=clock, entropy=entropy)
 
 
 def mailbox(settings: Settings) -> Mailbox | None:

@@ -82,6 +82,8 @@ async def everything(shop: Shop) -> Any:
             await walk(lambda cursor: tx.orders.page(limit=100, cursor=cursor)),
             await walk(lambda cursor: tx.api_keys.page(limit=100, cursor=cursor)),
             await walk(lambda cursor: tx.webhooks.page(limit=100, cursor=cursor)),
+            await walk(lambda cursor: tx.members.page(limit=100, cursor=cursor)),
+            await walk(lambda cursor: tx.invitations.page(limit=100, cursor=cursor)),
             await walk(lambda cursor: tx.records.page(limit=100, cursor=cursor)),
         ]
         for product in products:

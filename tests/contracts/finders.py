@@ -30,7 +30,7 @@ from distribu.domain.team import Invitation, Membership
 from distribu.domain.values import CustomerId, OrderId, ProductId, exact_rate
 from distribu.domain.webhooks import Delivery, Webhook
 from tests.contracts.asking import contact_of, scope_of, store_of, walk
-from tests.people import Buyer, Staff, acting, buyer, staff
+from tests.people import Buyer, PutApp, Staff, acting, buyer, staff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ async def filled(shop: Shop) -> Filled:
     orders = [await paid(shop, await shop.order(one, (product, 1)), "1.00") for one in people]
     await shop.key()
     await shop.work()
-    member = await staff(shop, Role.ADMIN)
+    member = await staff(shop, Role.OWNER)
     invite = InviteMember(email=f"invited-{product.id}@example.test", role=Role.MEMBER)
     invitation = await shop.execute(invite, await acting(shop, member))
     contacts = [await buyer(shop, one, ContactRole.BUYER) for one in people]
@@ -167,6 +167,7 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "members.get": lambda tx, it: tx.members.get(it.membership.id),
     "members.by_email": lambda tx, it: tx.members.by_email(it.member.user.email),
     "members.of_user": lambda tx, it: tx.members.of_user(it.member.user.id),
+    "members.leaders": lambda tx, it: tx.members.leaders(limit=1000),
     "members.page": lambda tx, it: tx.members.page(limit=100),
     "invitations.get": lambda tx, it: tx.invitations.get(it.invitation.id),
     "invitations.page": lambda tx, it: tx.invitations.page(limit=100),
@@ -182,6 +183,7 @@ REALMS_OWN: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "users.page": lambda tx, it: tx.users.page(limit=100),
     "users.super_admins": lambda tx, it: tx.users.super_admins(),
     "inquiries.page": lambda tx, it: tx.inquiries.page(limit=100),
+    "factors.of": lambda tx, it: tx.factors.of(it.member.user.id),
     "platform.companies": lambda tx, it: tx.platform.companies(limit=100),
     "platform.card": lambda tx, it: tx.platform.card(it.shop.company.id),
     "platform.usage": lambda tx, it: tx.platform.usage(it.shop.company.id, since=it.order.placed_at),
@@ -425,6 +427,7 @@ class FinderContract:
         it = await filled(shop)
         await _inquiries(shop)
         await staff(shop, None, super_admin=True)
+        await shop.distribu.run(Actor.system(REALM), PutApp(user_id=it.member.user.id))
         for scope in (scope_of(shop), scope_of(await shop.stranger()), scope_of(shop, it.customer)):
             for readonly in (True, False):
                 for question in REALMS_OWN:

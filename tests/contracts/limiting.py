@@ -2,8 +2,10 @@
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from typing import Protocol
+
+import pytest
 
 from distribu.application.ports import Limit, RateLimiter
 
@@ -102,3 +104,44 @@ class RateLimiterContract:
         assert second.reset_at_s - first.reset_at_s == 10
         advance(seconds=60)
         assert (await limiter.take(five_a_minute())).remaining == 4
+
+    @pytest.mark.parametrize("most", [1, 2, 5, 60])
+    async def test_what_it_says_is_what_happens(
+        self, limiter: RateLimiter, advance: Advance, most: int
+    ) -> None:
+        """One who comes alone and believes it, 2,000 times, after every wait there may be.
+
+        What it says is the least number of whole seconds: after one less nobody gets in.
+        """
+        draw, limit = random.Random(most), Limit("alone", most, 60)
+        now_ms, passed, seen = 0, [0], Counter[str]()
+        said = await limiter.take(limit)
+        for _ in range(2_000):
+            waits = {"none": 0, "a little": draw.randint(1, 999), "some": draw.randint(1_000, 20_000)}
+            if draw.random() < 0.02:
+                waits = {"until reset": said.reset_in_s * 1000}
+            elif said.retry_after_s is not None:
+                as_told = said.retry_after_s * 1000
+                waits = {"none": 0, "as told": as_told, "a second less": as_told - 1000}
+            # Who was let in mostly goes on at once, or a limit of 60 would never be reached.
+            goes_on = said.allowed and "none" in waits and draw.random() < 0.8
+            wait = "none" if goes_on else draw.choice(list(waits))
+            advance(seconds=waits[wait] / 1000)
+            now_ms += waits[wait]
+            before, said = said, await limiter.take(limit)
+            if said.allowed:
+                passed.append(now_ms)
+            case = "there was room" if before.remaining and wait != "until reset" else wait
+            seen[case] += 1
+            if case in ("there was room", "as told", "until reset"):
+                assert said.allowed
+            elif case in ("none", "a second less"):
+                assert not said.allowed
+            if case == "until reset":
+                assert said.remaining == most - 1
+            assert (said.retry_after_s is None) == said.allowed
+            assert 0 <= said.remaining < most
+        cases = ["as told", "none", "a second less", "until reset", "there was room"]
+        assert all(seen[case] >= 5 for case in (cases if most > 1 else cases[:-1])), seen
+        after_a_full_window = zip(passed[most:], passed, strict=False)
+        assert all(at - first >= 60_000 for at, first in after_a_full_window), "a window held one more"

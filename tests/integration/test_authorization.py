@@ -70,6 +70,7 @@ class Cast:
             "api_key_id": self.key.id,
             "member_id": member.id,
             "session_id": self.world.shop.company.id,
+            "passkey_id": "aGVsbG8",
             "contact_id": self.buyers["contact VIEWER"].contact.id,
             "invitation_id": self.invitation_id,
         }
@@ -80,6 +81,7 @@ async def cast(distribu: Distribu) -> Cast:
     world = await World.of(shop)
     members = {role.value: await people.staff(shop, role) for role in Role}
     members["super-admin"] = await people.staff(shop, None, super_admin=True)
+    members["MEMBER, half signed in"] = await people.waiting(shop, Role.MEMBER)
     other = await shop.stranger()
     members["stranger"] = await people.staff(other, Role.OWNER)
     buyers = {f"contact {role.value}": await people.buyer(shop, world.customer, role) for role in ContactRole}
@@ -147,6 +149,14 @@ def bodies(cast: Cast) -> dict[str, dict[str, Any]]:
         "VerifyEmail": {"token": "no token"},
         "ConfirmEmail": {"token": "no token"},
         "ResetPassword": {"token": "no token", "password": "correct horse battery"},
+        **{
+            name: {"password": "no such password"}
+            for name in ("OfferApp", "RemoveApp", "OfferPasskey", "RemovePasskey", "RenewRecoveryCodes")
+        },
+        "ConfirmApp": {"code": "000000"},
+        "GiveCode": {"code": "000000"},
+        "AddPasskey": {"name": "laptop", "credential": "{}"},
+        "GivePasskey": {"credential": "{}"},
         "ResendVerification": {"email": "another@example.test"},
         "RequestPasswordReset": {"email": "another@example.test"},
     }
@@ -213,7 +223,10 @@ async def shown_at_the_api(who: str, cast: Cast, route: Route, doors: Doors) -> 
             return {}
 
 
-STAFF: Final = ("OWNER", "ADMIN", "MEMBER", "super-admin", "stranger", "contact ADMIN", "key", "nobody")
+STAFF: Final = (
+    *("OWNER", "ADMIN", "MEMBER", "MEMBER, half signed in", "super-admin", "stranger"),
+    *("contact ADMIN", "key", "nobody"),
+)
 BUYERS: Final = (
     *("contact ADMIN", "contact BUYER", "contact VIEWER", "sibling's contact", "contact elsewhere"),
     *("OWNER", "key", "nobody"),

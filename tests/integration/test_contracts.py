@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet
 from distribu import Harness, Secret, Settings
 from distribu.adapters import hooks as outgoing
 from distribu.adapters.argon2 import Argon2Hasher
+from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
@@ -23,6 +24,7 @@ from distribu.adapters.resend import ResendMailer
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S
+from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
 from tests.contracts.hashing import HasherContract
 from tests.contracts.limiting import Advance, RateLimiterContract
@@ -350,7 +352,7 @@ class TestRedisLimiter(RateLimiterContract):
     @pytest.fixture
     async def limiter(self, clock: MovedClock, redis_server: RedisServer) -> AsyncIterator[RedisLimiter]:
         """Its keys are of this test's own: the server is everybody's."""
-        limiter = RedisLimiter(redis_server.url, clock=clock)
+        limiter = RedisLimiter(redis_server.url, clock=clock, entropy=SystemEntropy())
         await limiter._redis.flushall()
         yield limiter
         await limiter.close()
@@ -368,3 +370,11 @@ class TestInProcessLimiter(RateLimiterContract):
     @pytest.fixture
     def limiter(self, clock: MovedClock) -> InProcessLimiter:
         return InProcessLimiter(clock)
+
+
+class TestAuthenticatorsOnAnAddress(AuthenticatorsContract):
+    """A passkey is of a name: an address of this machine stands for localhost."""
+
+    @pytest.fixture
+    def authenticators(self) -> SiteAuthenticators:
+        return SiteAuthenticators("http://127.0.0.1:8000")

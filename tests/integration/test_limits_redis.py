@@ -10,10 +10,16 @@ import pytest
 from distribu.adapters.limiter import AGAIN_AFTER, FallbackLimiter, InProcessLimiter
 from distribu.adapters.memory.twins import MovedClock
 from distribu.adapters.redis import RedisLimiter
+from distribu.adapters.system import SystemEntropy
 from distribu.application.ports import Limit, LimiterAway
 from tests.integration.conftest import RedisServer
 
 TEN = Limit("login 203.0.113.9", 10, 900)
+
+
+def counting(redis_server: RedisServer, clock: MovedClock) -> RedisLimiter:
+    """The limiter of one server."""
+    return RedisLimiter(redis_server.url, clock=clock, entropy=SystemEntropy())
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ async def pair(
     clock: MovedClock, redis_server: RedisServer
 ) -> AsyncIterator[tuple[RedisLimiter, RedisLimiter]]:
     """Two servers' limiters, on connections of their own."""
-    pair = RedisLimiter(redis_server.url, clock=clock), RedisLimiter(redis_server.url, clock=clock)
+    pair = counting(redis_server, clock), counting(redis_server, clock)
     await pair[0]._redis.flushall()
     yield pair
     for one in pair:
@@ -40,7 +46,7 @@ async def test_two_servers_admit_as_many_as_one(pair: tuple[RedisLimiter, RedisL
 
 async def test_a_clock_that_is_behind_admits_no_more(redis_server: RedisServer, clock: MovedClock) -> None:
     late = MovedClock(clock.now() - timedelta(minutes=30))
-    here, there = RedisLimiter(redis_server.url, clock=clock), RedisLimiter(redis_server.url, clock=late)
+    here, there = counting(redis_server, clock), counting(redis_server, late)
     await here._redis.flushall()
     try:
         for _ in range(10):
@@ -85,7 +91,7 @@ async def test_a_great_limit_costs_one_call_as_a_small_one_does(
 async def test_without_redis_each_server_counts_for_itself_and_shares_again_when_it_is_back(
     redis_server: RedisServer, clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shared = RedisLimiter(redis_server.url, clock=clock)
+    shared = counting(redis_server, clock)
     limiter = FallbackLimiter(shared, InProcessLimiter(clock), clock=clock)
     await shared._redis.flushall()
     with caplog.at_level(logging.INFO, "distribu.limits"):

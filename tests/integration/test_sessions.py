@@ -11,11 +11,12 @@ from tests.unit.test_sessions import (
     TestEnds,
     TestNobodyIsTold,
     TestOrigins,
+    TestSecondFactor,
     TestTokens,
     door,
 )
 
-__all__ = ["TestCookies", "TestEnds", "TestNobodyIsTold", "TestOrigins", "TestTokens"]
+__all__ = ["TestCookies", "TestEnds", "TestNobodyIsTold", "TestOrigins", "TestSecondFactor", "TestTokens"]
 
 
 @pytest.fixture

@@ -6,22 +6,36 @@ import pytest
 
 from distribu import Harness, Settings
 from tests.contracts.access import AccessUseCases as TestAccess
+from tests.contracts.accounts import AccountUseCases as TestAccounts
 from tests.contracts.audit import AuditUseCases as TestAudit
 from tests.contracts.catalog import CatalogUseCases as TestCatalog
+from tests.contracts.contacts import ContactUseCases as TestContacts
 from tests.contracts.customers import CustomerUseCases as TestCustomers
+from tests.contracts.factors import FactorUseCases as TestFactors
 from tests.contracts.mailing import MailUseCases as TestMail
+from tests.contracts.members import MemberUseCases as TestMembers
+from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
+from tests.contracts.platform import PlatformUseCases as TestPlatform
 from tests.contracts.postgres import OnPostgres, on_postgres
+from tests.contracts.sessions import SessionUseCases as TestSessions
 from tests.contracts.team import CompanyUseCases as TestTeam
 from tests.contracts.webhooks import WebhookUseCases as TestWebhooks
 
 __all__ = [
     "TestAccess",
+    "TestAccounts",
     "TestAudit",
     "TestCatalog",
+    "TestContacts",
     "TestCustomers",
+    "TestFactors",
     "TestMail",
+    "TestMembers",
+    "TestOperators",
     "TestOrdering",
+    "TestPlatform",
+    "TestSessions",
     "TestTeam",
     "TestWebhooks",
 ]

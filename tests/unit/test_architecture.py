@@ -275,7 +275,7 @@ def test_a_store_cannot_be_changed_in_another_way() -> None:
     reading = {
         "begin", "ready", "loaded", "write", "together", "companies", "products", "customers", "overrides",
         "orders", "api_keys", "webhooks", "records", "logins", "users", "sessions", "members",
-        "invitations", "contacts", "second_factors", "inquiries", "platform",
+        "invitations", "contacts", "factors", "inquiries", "platform",
     }  # fmt: skip
     methods = {
         name for port in (ports.Store, ports.Tx, finders.Finders) for name in vars(port) if name[0] != "_"
@@ -493,6 +493,7 @@ def test_no_view_shows_a_secret_that_is_kept() -> None:
     assert shown == {
         "ApiKeyIssuedView.key",
         "WebhookIssuedView.secret",
+        "AppView.secret",
         "MeView.company_id",
         "SeatView.company_id",
         "FailedJobView.company_id",

@@ -16,10 +16,11 @@ from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.customers import CreateCustomer
 from distribu.application.kernel import Command, Process, Query, Request
 from distribu.application.ordering import PlaceOrder
+from distribu.application.team import DeleteCompany, TransferOwnership
 from distribu.domain.access import Permission
 from distribu.domain.errors import Invalid, Refused
 from distribu.domain.ordering import QUANTITY_MAX
-from distribu.entrypoints import asking, cli
+from distribu.entrypoints import asking, cli, operating
 
 ID = "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"
 
@@ -38,7 +39,7 @@ def run(*words: str) -> Result:
 
 def complaint(*words: str) -> str:
     done = run(*words)
-    assert (done.exit_code, done.stdout) == (cli.NOT_UNDERSTOOD, "")
+    assert (done.exit_code, done.stdout) == (operating.NOT_UNDERSTOOD, "")
     return " ".join(done.stderr.replace("│", " ").split())
 
 
@@ -63,7 +64,7 @@ def test_help_teaches() -> None:
     listed = run("do", "--help")
     assert listed.exit_code == 0
     assert "  PlaceOrder\n" in listed.stdout
-    assert run("do").exit_code == cli.NOT_UNDERSTOOD
+    assert run("do").exit_code == operating.NOT_UNDERSTOOD
     told = run("do", "PlaceOrder", "--help")
     assert told.exit_code == 0
     assert "poNumber" in told.stdout
@@ -98,7 +99,9 @@ def test_every_request_is_explained_by_an_example_that_it_understands(name: str)
     kind = asking.requests()[name]
     example = shlex.split(asking.explained(kind).splitlines()[-1])
     assert example[:3] == ["distribu", "do", name]
-    words = example[3:] if kind.founds else example[5:]
+    of_the_platform = kind.needs in {Permission.PLATFORM, Permission.COMPANY_CREATE}
+    words = example[3:] if of_the_platform else example[5:]
+    assert of_the_platform or example[3:5] == ["--company", "demo"]
     assert type(asking.asked(kind, words)) is kind
 
 
@@ -110,11 +113,39 @@ def test_every_request_there_is_can_be_asked() -> None:
             yield from below(one)
 
     ours = {one for one in below(Request) if one.__module__.startswith("distribu.application.")}
-    of_people = {Permission.VISIT, Permission.ACCOUNT}
+    of_people = {Permission.VISIT, Permission.ACCOUNT, Permission.SECOND_FACTOR}
+    with_ones_password: set[type[Any]] = {DeleteCompany, TransferOwnership}
     for_operators = {
-        one for one in ours - {Query, Command, Process} if not one.internal and one.needs not in of_people
+        one
+        for one in ours - {Query, Command, Process} - with_ones_password
+        if not one.internal and one.needs not in of_people
     }
     assert set(asking.requests().values()) == for_operators
+
+
+def test_what_is_not_an_operator_s_says_so() -> None:
+    for name in ("SignIn", "signout", "DeleteCompany", "GiveCode"):
+        assert "is for people who sign in" in complaint("do", name)
+        assert "is for people who sign in" in complaint("do", name, "--help")
+    assert "SetStanding is only ever run by another request" in complaint("do", "setstanding")
+    assert "there is no request 'NoSuch'" in complaint("do", "NoSuch")
+    listed = run("do", "--help").stdout
+    assert "  ListUsers\n" in listed
+    assert "SignIn" not in listed
+    assert "SetStanding" not in listed
+
+
+def test_what_is_the_platform_s_needs_no_company_and_takes_none() -> None:
+    assert "leave --company out" in complaint("do", "ListUsers", "--company", "acme")
+    assert "leave --company out" in complaint("do", "CreateCompany", "name=Acme", "--company", "acme")
+    assert "--company SLUG" in complaint("do", "ListMembers")
+
+
+def test_a_secret_is_never_an_argument() -> None:
+    told = complaint("do", "CreateUser", "email=a@b.example", "fullName=A", "password=s3cret-word")
+    assert "password is a secret" in told
+    assert "s3cret-word" not in told
+    assert "password" not in run("do", "CreateUser", "--help").stdout.partition("\n")[2]
 
 
 def test_words_become_the_types_of_their_fields() -> None:
@@ -158,9 +189,9 @@ def test_every_kind_of_refusal_has_an_exit_code_of_its_own() -> None:
             yield from below(one)
 
     own = {kind for kind in below(Refused) if kind.__module__ == Refused.__module__}
-    assert set(cli.EXIT) == own
-    assert len(set(cli.EXIT.values())) == len(cli.EXIT)
-    assert not set(cli.EXIT.values()) & {0, 1, cli.NOT_UNDERSTOOD, cli.CANNOT_START}
-    for code in cli.EXIT.values():
+    assert set(operating.EXIT) == own
+    assert len(set(operating.EXIT.values())) == len(operating.EXIT)
+    assert not set(operating.EXIT.values()) & {0, 1, operating.NOT_UNDERSTOOD, operating.CANNOT_START}
+    for code in operating.EXIT.values():
         assert f"\n{code} " in (cli.__doc__ or "")
         assert f" {code} " in (cli.main.epilog or "")

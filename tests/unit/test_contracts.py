@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from distribu import Harness
+from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
 from distribu.adapters.memory.store import MemoryStore
@@ -17,6 +18,7 @@ from distribu.adapters.memory.twins import (
     silence,
 )
 from distribu.application.ports import Reply
+from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
 from tests.contracts.hashing import HasherContract
 from tests.contracts.limiting import Advance, RateLimiterContract
@@ -166,3 +168,11 @@ class TestInProcessLimiter(RateLimiterContract):
     @pytest.fixture
     def limiter(self, clock: MovedClock) -> InProcessLimiter:
         return InProcessLimiter(clock)
+
+
+class TestAuthenticators(AuthenticatorsContract):
+    """They keep nothing and ask nobody: what runs in memory is the real thing."""
+
+    @pytest.fixture
+    def authenticators(self) -> SiteAuthenticators:
+        return SiteAuthenticators("http://localhost:8000")

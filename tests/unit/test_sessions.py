@@ -18,6 +18,7 @@ from distribu.domain.accounts import REALM
 from distribu.domain.customers import CustomerStatus
 from distribu.entrypoints.http.sessions import Keys, Sessions
 from tests import people
+from tests.authenticator import code_of
 from tests.people import KEYS
 
 HERE = "http://distribu"
@@ -184,6 +185,48 @@ class TestTokens:
             token = jwt.encode(claims | {"sid": sid}, KEYS.staff[0].reveal(), algorithm="HS256")
             carry(browser, made[0], token)
             refused(await browser.get("/account"), 401, "unauthenticated")
+
+
+class TestSecondFactor:
+    async def test_a_browser_signs_in_with_password_and_code(
+        self, shop: Shop, browser: httpx.AsyncClient
+    ) -> None:
+        password = "correct horse battery"
+        email = await people.with_password(shop, password)
+        given = {"email": email, "password": password}
+        first = await browser.post("/auth/sign-in", json=given)
+        assert first.json()["data"]["awaited"] == []
+        offered = await browser.post("/account/second-factor/app", json={"password": password})
+        secret = offered.json()["data"]["secret"]
+        assert (offered.headers["cache-control"], len(secret)) == ("no-store", 32)
+        code = code_of(secret, shop.distribu.ports.clock.now())
+        confirmed = await browser.post("/account/second-factor/app/confirm", json={"code": code})
+        spare = confirmed.json()["data"]["codes"][0]
+        browser.cookies.clear()
+        half = await browser.post("/auth/sign-in", json=given)
+        assert set(half.json()["data"]["awaited"]) == {"APP", "RECOVERY_CODE"}
+        assert [one.partition("=")[0] for one in half.headers.get_list("set-cookie")] == ["distribu_staff"]
+        assert "Max-Age=600" in half.headers["set-cookie"]
+        refused(await browser.get("/account"), 403, "second_factor_awaited")
+        refused(await browser.get("/account/products"), 403, "second_factor_awaited")
+        wrong = await browser.post("/account/second-factor/code", json={"code": "AAAA-AAAA-AAAA-AAAA"})
+        refused(wrong, 422, "wrong_code")
+        whole = await browser.post("/account/second-factor/code", json={"code": spare})
+        assert (whole.status_code, whole.json()["data"]["awaited"]) == (200, [])
+        lasting, device = whole.headers.get_list("set-cookie")
+        assert "Max-Age=604800" in lasting
+        assert device.startswith("distribu_device=")
+        assert (await browser.get("/account/products")).status_code == 200
+        left = (await browser.get("/account/second-factor")).json()["data"]
+        assert left == {"app": True, "passkeys": [], "recoveryCodesLeft": 9}
+
+    async def test_no_other_page_finishes_it(self, shop: Shop, browser: httpx.AsyncClient) -> None:
+        carry(browser, *cookie_of(shop, await people.waiting(shop, Role.OWNER)))
+        for path in ("code", "challenge", "passkey", "app"):
+            answer = await browser.post(
+                f"/account/second-factor/{path}", json={}, headers={"sec-fetch-site": "cross-site"}
+            )
+            refused(answer, 403, "cross_origin")
 
 
 class TestEnds:

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from distribu.application.ports import Clock, Limit, LimiterAway, Standing
+from distribu.application.ports import Clock, Entropy, Limit, LimiterAway, Standing
 
 CONNECT_S: Final = 1.0
 ANSWER_S: Final = 0.25
@@ -37,17 +37,18 @@ end
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or tostring(now)
 local free = tostring(now)
 if allowed == 0 then free = redis.call('ZRANGE', KEYS[1], held - most, held - most, 'WITHSCORES')[2] end
-return {allowed, held, tostring(now), last, free}
+return {allowed, held, last, free}
 """
 # Times are in milliseconds by our clock. A server whose clock is behind counts at the newest time that
 # any server has written, so that it never admits more for being late; one that is ahead makes the others
-# wait for as long as it is. What was let through is a member of its own: the number makes it unique.
+# wait for as long as it is, and how long that is each says by its own clock. What was let through is a
+# member of its own: the number makes it unique.
 
 
 class RedisLimiter:
     """Implements the port RateLimiter with one call of one script for each key."""
 
-    def __init__(self, url: str, *, clock: Clock) -> None:
+    def __init__(self, url: str, *, clock: Clock, entropy: Entropy) -> None:
         self._clock = clock
         self._redis: Redis = Redis.from_url(
             url,
@@ -60,6 +61,7 @@ class RedisLimiter:
         self._digest = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._waiting: list[tuple[Limit, asyncio.Future[Standing]]] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._name = entropy.uuid()  # of this one alone, on whichever machine the others are
         self._number = 0
 
     async def close(self) -> None:
@@ -87,14 +89,16 @@ class RedisLimiter:
         try:
             async with asyncio.timeout(CONNECT_S + ANSWER_S), self._free:
                 rows = await self._run(now_ms, [limit for limit, _ in batch])
-        except (RedisError, OSError, TimeoutError) as error:
+            standings = [_standing(limit, row, now_ms) for (limit, _), row in zip(batch, rows, strict=True)]
+        except Exception as error:  # a bug is handed on too: nobody waits for ever because of it
+            away = isinstance(error, (RedisError, OSError, TimeoutError))
             for _, answer in batch:
                 if not answer.done():
-                    answer.set_exception(LimiterAway(type(error).__name__))
+                    answer.set_exception(LimiterAway(type(error).__name__) if away else error)
             return
-        for (limit, answer), row in zip(batch, rows, strict=True):
+        for (_, answer), standing in zip(batch, standings, strict=True):
             if not answer.done():
-                answer.set_result(_standing(limit, row))
+                answer.set_result(standing)
 
     async def _run(self, now_ms: int, limits: list[Limit]) -> list[Any]:
         try:
@@ -109,15 +113,15 @@ class RedisLimiter:
         for limit in limits:
             self._number += 1
             key = hashlib.blake2b(limit.key.encode(), digest_size=16).hexdigest()
-            unique = f"{id(self):x}-{self._number}"
+            unique = f"{self._name}-{self._number}"
             window_ms = int(limit.window_s * 1000)
             pipe.evalsha(self._digest, 1, f"distribu:limit:{key}", now_ms, window_ms, limit.most, unique)
         rows: list[Any] = await pipe.execute()
         return rows
 
 
-def _standing(limit: Limit, row: list[Any]) -> Standing:
-    allowed, held, now_ms, last_ms, free_ms = int(row[0]), int(row[1]), *(float(cell) for cell in row[2:])
+def _standing(limit: Limit, row: list[Any], now_ms: int) -> Standing:
+    allowed, held, last_ms, free_ms = int(row[0]), int(row[1]), *(float(cell) for cell in row[2:])
     window_ms = limit.window_s * 1000
     return Standing(
         allowed=bool(allowed),

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from distribu.application import fields, letters, profiles
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Letter, Login
-from distribu.domain.access import ActorKind, Permission, Role
+from distribu.domain.access import ActorKind, Permission, Role, Standing
 from distribu.domain.accounts import (
     REALM,
     Credentials,
@@ -20,7 +20,7 @@ from distribu.domain.accounts import (
     Purpose,
     User,
 )
-from distribu.domain.errors import Conflict, Invalid, NotFound, Refused
+from distribu.domain.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from distribu.domain.passwords import acceptable
 from distribu.domain.team import Company, Membership
 from distribu.domain.values import CompanyId, Secret, canonical_email, slug_of
@@ -56,7 +56,7 @@ class SignUp(Process[None], frozen=True, kw_only=True):
     password: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("signup", address_of(outside), SIGN_UPS_PER_IP, HOUR_S)
+        await knock(outside, "signup", SIGN_UPS_PER_IP, HOUR_S)
         if outside.home != REALM:
             raise NotFound("not_found")
         email = canonical_email(self.email)
@@ -111,7 +111,7 @@ class Register(Command[None], frozen=True, kw_only=True):
             user = user.sign_up_again(full_name=self.full_name, wants_company=self.company_name, at=work.now)
             credentials = login.credentials.change_password(self.password_hash, at=work.now)
         else:
-            work.mail(login.email, letters.AlreadyRegistered())
+            work.mail(login.email, letters.AlreadyRegistered(company=await name_of(work)))
             return
         credentials = mail_link(
             work,
@@ -131,7 +131,7 @@ class ResendVerification(Process[None], frozen=True, kw_only=True):
     email: fields.Email
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("verify", address_of(outside), RESENDS_PER_IP, HOUR_S)
+        await knock(outside, "verify", RESENDS_PER_IP, HOUR_S)
         await outside.inside(outside.home, MailVerification(email=canonical_email(self.email)))
 
 
@@ -158,7 +158,7 @@ class VerifyEmail(Process[None], frozen=True, kw_only=True):
     token: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         link, login = await linked(outside, self.token, Purpose.VERIFY)
         await found_wanted(outside, login)
         await outside.inside(outside.home, Verify(holder_id=login.id, digest=link.digest.hex()))
@@ -286,7 +286,7 @@ class SetPassword(Command[None], frozen=True, kw_only=True):
             raise Refused("wrong_password")
         credentials = login.credentials.change_password(self.password_hash, at=work.now)
         work.save(credentials, session.renew(credentials.epoch, at=work.now))
-        work.mail(login.email, letters.PasswordChanged())
+        work.mail(login.email, letters.PasswordChanged(company=await name_of(work)))
 
 
 class RequestPasswordReset(Process[None], frozen=True, kw_only=True):
@@ -298,7 +298,7 @@ class RequestPasswordReset(Process[None], frozen=True, kw_only=True):
 
     async def run(self, outside: Outside) -> None:
         email = canonical_email(self.email)
-        await outside.limit("reset", address_of(outside), RESETS_PER_IP, HOUR_S)
+        await knock(outside, "reset", RESETS_PER_IP, HOUR_S)
         address = outside.mark("address", outside.home, email)
         await outside.limit("reset of", address, RESETS_PER_ADDRESS, HOUR_S)
         await outside.inside(outside.home, MailReset(email=email))
@@ -328,7 +328,7 @@ class ResetPassword(Process[None], frozen=True, kw_only=True):
     password: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         link, login = await linked(outside, self.token, Purpose.RESET)
         new = await hashed(outside, self.password, (login.email, login.full_name))
         await found_wanted(outside, login)
@@ -350,7 +350,7 @@ class Reset(Command[None], frozen=True, kw_only=True):
     async def run(self, work: Work) -> None:
         login = await work.logins.get(self.holder_id)
         work.save(login.credentials.reset(bytes.fromhex(self.digest), self.password_hash, at=work.now))
-        work.mail(login.email, letters.PasswordChanged())
+        work.mail(login.email, letters.PasswordChanged(company=await name_of(work)))
         await settle(work, login)
 
 
@@ -420,7 +420,7 @@ class MailNewAddress(Command[None], frozen=True, kw_only=True):
         holder = await work.logins.by_email(self.email)
         if holder is not None:
             if holder.id != login.id:
-                work.mail(self.email, letters.AlreadyRegistered())
+                work.mail(self.email, letters.AlreadyRegistered(company=await name_of(work)))
             return
         letter = letters.ConfirmYourEmail(**await store_of(work))
         work.save(mail_link(work, login.credentials, Purpose.EMAIL, self.email, letter))
@@ -434,7 +434,7 @@ class ConfirmEmail(Process[None], frozen=True, kw_only=True):
     token: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         link, login = await linked(outside, self.token, Purpose.EMAIL)
         await outside.inside(outside.home, MoveEmail(holder_id=login.id, digest=link.digest.hex()))
 
@@ -460,7 +460,7 @@ class MoveEmail(Command[None], frozen=True, kw_only=True):
         else:
             contact = await work.contacts.get(self.holder_id)
             work.save(contact.move_to(new, at=work.now), credentials)
-        work.mail(login.email, letters.EmailMoved())
+        work.mail(login.email, letters.EmailMoved(company=await name_of(work)))
 
 
 # --- what they share -------------------------------------------------------------------------
@@ -506,7 +506,12 @@ async def hashed(outside: Outside, password: str, about: tuple[str, ...], field:
 
 
 async def prove(outside: Outside, password: str) -> Login:
-    """Somebody who is signed in gives their password again. Raises `Refused` (wrong_password)."""
+    """Somebody who is signed in gives their password again. Raises `Refused` (wrong_password).
+
+    Whoever an embedding host vouches for has none here: `Forbidden`.
+    """
+    if outside.actor.session_id is None:
+        raise Forbidden("forbidden")
     await outside.limit("proof", outside.actor.id, PROOFS_PER_ACCOUNT, QUARTER_S)
     login = await outside.inside(outside.home, FindMyself())
     encoded = login.credentials.password_hash
@@ -543,6 +548,30 @@ async def store_of(work: Work) -> dict[str, str]:
     return {"store": company.slug, "company": company.name}
 
 
-def address_of(outside: Outside) -> str:
-    """Whom a limit per address counts for."""
-    return outside.actor.ip or "nowhere"
+async def name_of(work: Work) -> str:
+    """Whom a letter without a link is from: the store by its name, the platform without one."""
+    return (await store_of(work)).get("company", "")
+
+
+async def knock(outside: Outside, what: str, most: int, window_s: float) -> None:
+    """Count what a visitor does for their IP address, and see that the store they are at is open.
+
+    Raises `RateLimited`, `NotFound` at a store that has ended, and `Forbidden` at one that is suspended.
+    """
+    await outside.limit(what, outside.actor.ip or "nowhere", most, window_s)
+    if outside.home != REALM:
+        await outside.inside(outside.home, SeeStore())
+
+
+class SeeStore(Query[None], frozen=True, kw_only=True):
+    """Raises `NotFound` when the store has ended, and `Forbidden` (suspended)."""
+
+    needs = None
+    internal = True
+
+    async def run(self, reads: Reads) -> None:
+        match (await reads.companies.current()).standing:
+            case Standing.DELETED:
+                raise NotFound("company_not_found")
+            case Standing.SUSPENDED:
+                raise Forbidden("suspended")

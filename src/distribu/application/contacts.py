@@ -12,15 +12,15 @@ from distribu.application.accounts import (
     Digest,
     Hash,
     Name,
-    address_of,
     hashed,
+    knock,
     linked,
     mail_link,
     store_of,
 )
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Page
-from distribu.domain.access import ContactRole, Permission, Role
+from distribu.domain.access import ContactRole, Permission
 from distribu.domain.accounts import REALM, Credentials, Purpose
 from distribu.domain.contacts import CONTACTS_MAX, Contact
 from distribu.domain.customers import Customer, CustomerStatus
@@ -50,7 +50,7 @@ class RegisterCustomer(Process[None], frozen=True, kw_only=True):
     password: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("register", address_of(outside), REGISTRATIONS_PER_IP, HOUR_S)
+        await knock(outside, "register", REGISTRATIONS_PER_IP, HOUR_S)
         if outside.home == REALM:
             raise NotFound("not_found")
         email = canonical_email(self.email)
@@ -118,10 +118,10 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
         )
         letter = letters.VerifyYourEmail(name=self.name, store=company.slug, company=company.name)
         work.save(customer, contact, mail_link(work, credentials, Purpose.VERIFY, self.email, letter))
-        members = await work.members.page(limit=100)
-        told = [one.email for one in members.items if one.membership.role is not Role.MEMBER]
-        for email in told[:TOLD_MAX]:
-            work.mail(email, letters.NewCustomer(company=company.name, customer=self.name, waits=waits))
+        for leader in await work.members.leaders(limit=TOLD_MAX):
+            work.mail(
+                leader.email, letters.NewCustomer(company=company.name, customer=self.name, waits=waits)
+            )
 
 
 # --- contacts --------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class AcceptContactInvite(Process[None], frozen=True, kw_only=True):
     password: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         link, login = await linked(outside, self.token, Purpose.INVITE)
         new = await hashed(outside, self.password, (login.email, login.full_name))
         await outside.inside(

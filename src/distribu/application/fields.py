@@ -48,6 +48,9 @@ MemberIdInPath = Annotated[str, _UUID, _PATH]
 InvitationIdInPath = Annotated[str, _UUID, _PATH]
 ContactIdInPath = Annotated[str, _UUID, _PATH]
 SessionIdInPath = Annotated[str, _UUID, _PATH]
+PasskeyIdInPath = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9_-]{1,1400}$", max_length=1400, examples=["aGVsbG8"]), _PATH
+]
 
 IfMatch = Annotated[int, Meta(ge=1, le=2**31 - 1), _IF_MATCH]
 """The version the caller means to change; the HTTP door takes it from the If-Match header."""

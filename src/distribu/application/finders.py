@@ -11,6 +11,7 @@ from distribu.domain.audit import Record
 from distribu.domain.catalog import Product, StockMovement
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
+from distribu.domain.factors import SecondFactor
 from distribu.domain.inquiries import Inquiry
 from distribu.domain.ordering import Order, OrderStatus, Payment
 from distribu.domain.team import Company, Invitation, Membership
@@ -244,7 +245,10 @@ class Sessions(Protocol):
         ...
 
     def of(self, holder_id: str) -> Read[Sequence[Session]]:
-        """The newest `SESSIONS_MAX` sessions of a person that have not ended, newest first."""
+        """The newest `SESSIONS_MAX` sessions of a person of the present epoch that have not ended.
+
+        Newest first; those that have expired are among them.
+        """
         ...
 
 
@@ -255,6 +259,12 @@ class Member:
     membership: Membership
     email: str
     full_name: str
+
+
+class Factors(Protocol):
+    def of(self, id: str) -> Read[SecondFactor | None]:
+        """What a user can show beside a password."""
+        ...
 
 
 class Members(Protocol):
@@ -268,6 +278,10 @@ class Members(Protocol):
 
     def of_user(self, user_id: str) -> Read[Membership | None]:
         """The membership of a user, unless they have none or were removed."""
+        ...
+
+    def leaders(self, *, limit: int) -> Read[Sequence[Member]]:
+        """The OWNER first (a company that an operator founded has none yet), then ADMINs, oldest first."""
         ...
 
     def page(self, *, limit: int, cursor: str | None = None) -> Read[Page[Member]]:
@@ -394,6 +408,8 @@ class Finders(Protocol):
     def users(self) -> Users: ...
     @property
     def sessions(self) -> Sessions: ...
+    @property
+    def factors(self) -> Factors: ...
     @property
     def members(self) -> Members: ...
     @property

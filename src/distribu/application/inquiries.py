@@ -5,8 +5,9 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from distribu.application import fields, letters
-from distribu.application.accounts import HOUR_S, Name, address_of
+from distribu.application.accounts import HOUR_S, Name, knock
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.platform import NoteUse
 from distribu.application.ports import Page
 from distribu.domain.access import Permission
 from distribu.domain.accounts import REALM
@@ -29,7 +30,7 @@ class SendInquiry(Process[None], frozen=True, kw_only=True):
     text: _Text
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit(f"inquiry {self.kind}", address_of(outside), INQUIRIES_PER_IP, HOUR_S)
+        await knock(outside, f"inquiry {self.kind}", INQUIRIES_PER_IP, HOUR_S)
         await outside.inside(
             REALM, KeepInquiry(kind=self.kind, full_name=self.full_name, email=self.email, text=self.text)
         )
@@ -65,14 +66,27 @@ class KeepInquiry(Command[None], frozen=True, kw_only=True):
             )
 
 
-class ListInquiries(Query[Page[Inquiry]], frozen=True, kw_only=True):
+class ListInquiries(Process[Page[Inquiry]], frozen=True, kw_only=True):
     """What people wrote, newest first."""
 
     needs = Permission.PLATFORM
-    home = True
 
     limit: fields.Limit = 50
     cursor: fields.Cursor | None = None
+
+    async def run(self, outside: Outside) -> Page[Inquiry]:
+        await outside.inside(REALM, NoteUse(what="inquiries"))
+        return await outside.inside(REALM, FindInquiries(limit=self.limit, cursor=self.cursor))
+
+
+class FindInquiries(Query[Page[Inquiry]], frozen=True, kw_only=True):
+    """What people wrote, for a process."""
+
+    needs = None
+    internal = True
+
+    limit: fields.Limit
+    cursor: fields.Cursor | None
 
     async def run(self, reads: Reads) -> Page[Inquiry]:
         return await reads.inquiries.page(limit=self.limit, cursor=self.cursor)

@@ -15,6 +15,7 @@ from distribu.application.ports import (
     NUMBER_TO_COME,
     Again,
     AlreadyAnswered,
+    Authenticators,
     Change,
     Clock,
     Directory,
@@ -119,6 +120,7 @@ class Reads:
         self.logins = tx.logins
         self.users = tx.users
         self.sessions = tx.sessions
+        self.factors = tx.factors
         self.members = tx.members
         self.invitations = tx.invitations
         self.contacts = tx.contacts
@@ -227,6 +229,7 @@ class Outside:
         self.entropy = ports.entropy
         self.vault = ports.vault
         self.hasher = ports.hasher
+        self.authenticators = ports.authenticators
         self.hooks = ports.hooks
         self.home = home_of(actor)
         self._distribu = distribu
@@ -279,6 +282,7 @@ class Ports:
     entropy: Entropy
     vault: Vault
     hasher: Hasher
+    authenticators: Authenticators
     hooks: Hooks
     mailer: Mailer
     fingerprint_key: bytes

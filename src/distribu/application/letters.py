@@ -99,6 +99,19 @@ class PasswordChanged(Letter, frozen=True, kw_only=True):
     company: str = ""
 
 
+class SecondFactorChanged(Letter, frozen=True, kw_only=True):
+    """To the holder, whenever a second factor was added or removed; the two say what, in words."""
+
+    added: str = ""
+    removed: str = ""
+
+
+class RecoveryCodeUsed(Letter, frozen=True, kw_only=True):
+    """To the holder: somebody signed in with a recovery code."""
+
+    left: int
+
+
 class Invited(Linked, frozen=True, kw_only=True):
     """To somebody a company wants in its team."""
 

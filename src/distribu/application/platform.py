@@ -10,11 +10,12 @@ from distribu.application.accounts import Name, hashed, mail_link
 from distribu.application.finders import CompanyCard, FailedJob, Usage
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Login, Page
-from distribu.application.team import AddUser
-from distribu.domain.access import Permission
+from distribu.application.sessions import FindLogin
+from distribu.application.team import AddUser, there
+from distribu.domain.access import Permission, Role
 from distribu.domain.accounts import REALM, PlatformUsed, Purpose, User
-from distribu.domain.errors import NotFound
-from distribu.domain.team import Company
+from distribu.domain.errors import Conflict, NotFound, Refused
+from distribu.domain.team import Company, Membership
 from distribu.domain.values import CompanyId, canonical_email
 
 _Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["unpaid since March"])]
@@ -148,9 +149,7 @@ class SetStanding(Command[None], frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=500)]
 
     async def run(self, work: Work) -> None:
-        company = await work.companies.current(lock=True)
-        if company.deleted_at is not None:
-            raise NotFound("company_not_found")
+        company = await there(work)
         changed = company.suspend(self.reason, at=work.now) if self.suspend else company.resume(at=work.now)
         work.save(changed)
 
@@ -177,16 +176,67 @@ class SetLimit(Command[Company], frozen=True, kw_only=True):
     api_limit: Annotated[int, Meta(ge=1, le=100_000)] | None
 
     async def run(self, work: Work) -> Company:
-        company = (await work.companies.current(lock=True)).limited(self.api_limit, at=work.now)
+        company = (await there(work)).limited(self.api_limit, at=work.now)
         work.save(company)
         return company
+
+
+class AddMember(Process[Membership], frozen=True, kw_only=True):
+    """Put a user into a company's team without asking them; as OWNER too, while it has none.
+
+    It is the operator's, like founding a company for others: nobody who runs the platform from its pages
+    makes themselves a member. Raises `NotFound` (user_not_found, company_not_found), or as `TakeSeat` does.
+    """
+
+    needs = Permission.COMPANY_CREATE
+
+    company_id: fields.CompanyIdInPath
+    email: fields.Email
+    role: Annotated[Role, Meta(examples=["OWNER"])]
+
+    async def run(self, outside: Outside) -> Membership:
+        await outside.inside(REALM, NoteUse(what="add member", company_id=self.company_id))
+        login = await outside.inside(REALM, FindLogin(email=canonical_email(self.email)))
+        if login is None:
+            raise NotFound("user_not_found")
+        return await outside.inside(self.company_id, TakeSeat(user_id=login.id, role=self.role))
+
+
+class TakeSeat(Command[Membership], frozen=True, kw_only=True):
+    """Make a user a member. Raises `Refused` (owner_stays), `Conflict` (already_member), `NotFound`."""
+
+    needs = None
+    internal = True
+
+    user_id: fields.Uuid
+    role: Role
+
+    async def run(self, work: Work) -> Membership:
+        # Under the company's lock: two owners must not come in the same moment.
+        await there(work)
+        if self.role is Role.OWNER:
+            leaders = await work.members.leaders(limit=1)
+            if any(one.membership.role is Role.OWNER for one in leaders):
+                raise Refused("owner_stays")
+        member = Membership.join(
+            company_id=work.company_id,
+            id=work.new_id(),
+            user_id=self.user_id,
+            role=self.role,
+            at=work.now,
+        )
+        work.save(member)
+        return member
 
 
 # --- users -----------------------------------------------------------------------------------
 
 
 class CreateUser(Process[profiles.PersonView], frozen=True, kw_only=True):
-    """Add a user whose address somebody vouches for. Without a password a link to choose one is mailed."""
+    """Add a user whose address somebody vouches for. Without a password a link to choose one is mailed.
+
+    Raises `Conflict` (duplicate_email).
+    """
 
     needs = Permission.PLATFORM
 
@@ -199,9 +249,11 @@ class CreateUser(Process[profiles.PersonView], frozen=True, kw_only=True):
         password_hash = None
         if self.password is not None:
             password_hash = await hashed(outside, self.password, (email, self.full_name))
-        user = await outside.inside(
-            REALM, AddUser(email=email, full_name=self.full_name, password_hash=password_hash)
-        )
+        add = AddUser(email=email, full_name=self.full_name, password_hash=password_hash)
+        try:
+            user = await outside.inside(REALM, add)
+        except Conflict:  # said for whoever has a link in their hands, which nobody has here
+            raise Conflict("duplicate_email") from None
         if password_hash is None:
             await outside.inside(REALM, MailPasswordLink(email=email))
         return profiles.person(user)
@@ -243,14 +295,27 @@ async def _known(reads: Reads, email: str) -> Login:
     return login
 
 
-class ListUsers(Query[Page[User]], frozen=True, kw_only=True):
+class ListUsers(Process[Page[User]], frozen=True, kw_only=True):
     """All users, newest first."""
 
     needs = Permission.PLATFORM
-    home = True
 
     limit: fields.Limit = 50
     cursor: fields.Cursor | None = None
+
+    async def run(self, outside: Outside) -> Page[User]:
+        await outside.inside(REALM, NoteUse(what="users"))
+        return await outside.inside(REALM, FindUsers(limit=self.limit, cursor=self.cursor))
+
+
+class FindUsers(Query[Page[User]], frozen=True, kw_only=True):
+    """All users, for a process."""
+
+    needs = None
+    internal = True
+
+    limit: fields.Limit
+    cursor: fields.Cursor | None
 
     async def run(self, reads: Reads) -> Page[User]:
         return await reads.users.page(limit=self.limit, cursor=self.cursor)
@@ -300,11 +365,21 @@ async def _flagged(work: Work, email: str, *, yes: bool) -> User:
     return user
 
 
-class ListSuperAdmins(Query[list[User]], frozen=True, kw_only=True):
+class ListSuperAdmins(Process[list[User]], frozen=True, kw_only=True):
     """Everybody to whom the platform's own pages are open."""
 
     needs = Permission.PLATFORM
-    home = True
 
-    async def run(self, reads: Reads) -> list[User]:
-        return list(await reads.users.super_admins())
+    async def run(self, outside: Outside) -> list[User]:
+        await outside.inside(REALM, NoteUse(what="super-admins"))
+        return [*await outside.inside(REALM, FindSuperAdmins())]
+
+
+class FindSuperAdmins(Query[Sequence[User]], frozen=True, kw_only=True):
+    """Everybody to whom the platform's own pages are open, for a process."""
+
+    needs = None
+    internal = True
+
+    async def run(self, reads: Reads) -> Sequence[User]:
+        return await reads.users.super_admins()

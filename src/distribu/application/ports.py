@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from distribu.domain.access import ActorKind, ContactGrant, KeyGrant, StaffGrant
 from distribu.domain.audit import Person
 from distribu.domain.entity import Entity, Event
 from distribu.domain.errors import Bug
+from distribu.domain.factors import Passkey
 from distribu.domain.values import (
     CompanyId,
     CustomerId,
@@ -390,6 +391,46 @@ class Hasher(Protocol):
 
     def common(self, password: Secret) -> bool:
         """Whether it is among the passwords that are tried first, whatever its case."""
+        ...
+
+
+class Authenticators(Protocol):
+    """Checks what apps and passkeys answer. It keeps nothing, and asks nobody."""
+
+    def app_link(self, secret: Secret, account: str) -> str:
+        """What an app reads from a picture: ``otpauth://totp/...``."""
+        ...
+
+    def app_step(self, secret: Secret, code: str, *, at: datetime) -> int | None:
+        """The step of 30 seconds whose code this is: the present one, or the last or next; else None."""
+        ...
+
+    def registration(
+        self, *, user_id: str, account: str, known: Sequence[str], challenge: bytes
+    ) -> dict[str, Any]:
+        """What `navigator.credentials.create` is asked (WebAuthn, section 5.4), for none of the known."""
+        ...
+
+    def registered(self, answer: str, *, challenges: Sequence[bytes]) -> tuple[str, bytes, int]:
+        """Id, public key and count of a new passkey, from the JSON of the browser's answer.
+
+        It was made here, for this site, for one of the challenges. Raises `Refused` (wrong_code).
+        """
+        ...
+
+    def assertion(self, *, known: Sequence[str], challenge: bytes) -> dict[str, Any]:
+        """What `navigator.credentials.get` is asked (WebAuthn, section 5.5), of one of the known."""
+        ...
+
+    def asserted(self, answer: str) -> str | None:
+        """Which passkey an answer says it is of; nothing is proven by that."""
+        ...
+
+    def proven(self, answer: str, passkey: Passkey, *, challenges: Sequence[bytes]) -> int:
+        """The count of a passkey that has signed one of the challenges for this site.
+
+        Raises `Refused` (wrong_code), also for a count that did not grow: somebody has a copy of the key.
+        """
         ...
 
 

@@ -10,9 +10,10 @@ from distribu.application.shapes import Id, Time, View, maybe, time
 from distribu.domain.access import ContactRole, Role, Seat, Standing
 from distribu.domain.accounts import Session, User
 from distribu.domain.contacts import Contact
+from distribu.domain.factors import FactorKind, SecondFactor
 from distribu.domain.inquiries import Inquiry, InquiryKind
 from distribu.domain.team import Company, Invitation, Membership
-from distribu.domain.values import CompanyId
+from distribu.domain.values import CompanyId, Secret
 
 
 class SeatView(View, frozen=True, kw_only=True):
@@ -49,6 +50,42 @@ class EnteredView(View, frozen=True, kw_only=True):
     email: Annotated[str, Meta(examples=["ada@acme.example"])]
     full_name: Annotated[str, Meta(examples=["Ada Marsh"])]
     expires_at: Time
+    awaited: list[FactorKind]
+
+
+class SecondFactorView(View, frozen=True, kw_only=True):
+    """What somebody can show beside a password."""
+
+    app: bool
+    passkeys: list["PasskeyView"]
+    recovery_codes_left: int
+
+
+class PasskeyView(View, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(examples=["aGVsbG8"])]
+    name: Annotated[str, Meta(examples=["Ada's laptop"])]
+    added_at: Time
+
+
+class AppView(View, frozen=True, kw_only=True):
+    """The secret for an app, and the link that a picture of it holds."""
+
+    secret: Annotated[str, Meta(examples=["JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"])]
+    link: Annotated[
+        str, Meta(examples=["otpauth://totp/Distribu:ada%40acme.example?secret=JBSW&issuer=Distribu"])
+    ]
+
+
+class ChallengeView(View, frozen=True, kw_only=True):
+    """What a browser is asked: the ``publicKey`` of its question, as JSON."""
+
+    options: dict[str, Any]
+
+
+class RecoveryCodesView(View, frozen=True, kw_only=True):
+    """Recovery codes, which nobody can read again; none where there are some already."""
+
+    codes: list[str]
 
 
 class SessionView(View, frozen=True, kw_only=True):
@@ -183,7 +220,22 @@ def entered(it: Any) -> EnteredView:
         email=it.login.email,
         full_name=it.login.full_name,
         expires_at=time(it.session.expires_at),
+        awaited=list(it.awaited),
     )
+
+
+def second_factor(it: SecondFactor) -> SecondFactorView:
+    """What somebody can show beside a password."""
+    return SecondFactorView(
+        app=it.app is not None,
+        passkeys=[PasskeyView(id=one.id, name=one.name, added_at=time(one.added_at)) for one in it.passkeys],
+        recovery_codes_left=len(it.recovery),
+    )
+
+
+def recovery_codes(codes: Sequence[Secret]) -> RecoveryCodesView:
+    """Recovery codes to be written down."""
+    return RecoveryCodesView(codes=[code.reveal() for code in codes])
 
 
 def session(it: Session, *, here: bool) -> SessionView:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from distribu.application import fields, profiles
-from distribu.application.accounts import QUARTER_S, Hash, address_of
+from distribu.application.accounts import QUARTER_S, Hash, knock
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Login
 from distribu.domain.access import ActorKind, Permission, Seat
@@ -21,6 +21,7 @@ from distribu.domain.accounts import (
     SignInNoted,
 )
 from distribu.domain.errors import Forbidden, NotFound, Unauthenticated
+from distribu.domain.factors import FactorKind
 from distribu.domain.values import CompanyId, Secret, canonical_email
 
 LOGINS_PER_IP: Final = 10
@@ -40,11 +41,15 @@ _Agent = Annotated[str, Meta(max_length=300)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entered:
-    """Somebody is in. ``device`` tells at the next sign-in that it is the same device."""
+    """Somebody is in, or with ``awaited`` still has to show one of these.
+
+    ``device`` tells at the next sign-in that it is the same device.
+    """
 
     session: Session
     login: Login
-    device: Secret
+    device: Secret | None
+    awaited: tuple[FactorKind, ...] = ()
 
 
 class SignIn(Process[Entered], frozen=True, kw_only=True):
@@ -59,9 +64,9 @@ class SignIn(Process[Entered], frozen=True, kw_only=True):
 
     async def run(self, outside: Outside) -> Entered:
         email = canonical_email(self.email)
-        await outside.limit("login", address_of(outside), LOGINS_PER_IP, QUARTER_S)
-        device = outside.mark("device", outside.home, email)
-        known = self.device == device
+        await knock(outside, "login", LOGINS_PER_IP, QUARTER_S)
+        device = device_of(outside, email)
+        known = self.device == device.reveal()
         account = outside.mark("account", outside.home, email)
         await outside.limit("account", f"{account} {known}", LOGINS_PER_ACCOUNT, QUARTER_S)
         login = await outside.inside(outside.home, FindLogin(email=email))
@@ -86,15 +91,28 @@ class SignIn(Process[Entered], frozen=True, kw_only=True):
                 user_agent=self.user_agent,
             ),
         )
-        if opened.current is not None:
-            await outside.inside(opened.current, NoteSignIn(user_id=login.id, user_agent=self.user_agent))
-        return Entered(session=opened, login=login, device=Secret(device))
+        if opened.awaited:
+            return Entered(session=opened.session, login=login, device=None, awaited=opened.awaited)
+        current = opened.session.current
+        if current is not None:
+            await outside.inside(current, NoteSignIn(user_id=login.id, user_agent=self.user_agent))
+        return Entered(session=opened.session, login=login, device=device)
 
     async def _failed(self, outside: Outside, login: Login | None, why: str) -> None:
         holder = login.id if login is not None else None
-        seats = await outside.inside(outside.home, NoteFailedSignIn(holder_id=holder, why=why))
-        for seat in seats[:TOLD_MAX]:
-            await outside.inside(seat.company_id, NoteFailedSignIn(holder_id=holder, why=why))
+        await tell_failed(outside, NoteFailedSignIn(holder_id=holder, why=why))
+
+
+def device_of(outside: Outside, email: str) -> Secret:
+    """What a device keeps on which somebody has signed in."""
+    return Secret(outside.mark("device", outside.home, email))
+
+
+async def tell_failed(outside: Outside, note: "NoteFailedSignIn") -> None:
+    """Record a failed sign-in where the account is kept, and in each company of its holder."""
+    seats = await outside.inside(outside.home, note)
+    for seat in seats[:TOLD_MAX]:
+        await outside.inside(seat.company_id, note)
 
 
 class FindLogin(Query[Login | None], frozen=True, kw_only=True):
@@ -140,7 +158,15 @@ class NoteSignIn(Command[None], frozen=True, kw_only=True):
         work.record(SignInNoted(entity_type="User", entity_id=self.user_id))
 
 
-class OpenSession(Command[Session], frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that has begun; ``awaited`` is what its holder is still to show one of."""
+
+    session: Session
+    awaited: tuple[FactorKind, ...]
+
+
+class OpenSession(Command[Opened], frozen=True, kw_only=True):
     """Begin a session for somebody whose password was right."""
 
     needs = None
@@ -151,19 +177,22 @@ class OpenSession(Command[Session], frozen=True, kw_only=True):
     new_hash: Hash | None
     user_agent: _Agent
 
-    async def run(self, work: Work) -> Session:
-        login, sessions, seats = await work.together(
+    async def run(self, work: Work) -> Opened:
+        login, sessions, seats, factor = await work.together(
             work.logins.get(self.holder_id),
             work.sessions.of(self.holder_id),
             work.users.seats(self.holder_id),
+            work.factors.of(self.holder_id),
         )
+        awaited = factor.kinds if factor is not None and factor.active else ()
         credentials = login.credentials
         if credentials.password_hash != self.verified_hash:  # changed while it was verified
             raise Unauthenticated("wrong_credentials")
         if self.new_hash is not None:
             credentials = credentials.rehash(self.new_hash, at=work.now)
             work.save(credentials)
-        for old in sessions[SESSIONS_MAX - 1 :]:
+        live = [one for one in sessions if one.live(credentials.epoch, at=work.now)]
+        for old in live[SESSIONS_MAX - 1 :]:
             work.save(old.end(at=work.now))
         session = Session.start(
             company_id=work.company_id,
@@ -173,10 +202,11 @@ class OpenSession(Command[Session], frozen=True, kw_only=True):
             current=_where_last(sessions, seats),
             user_agent=self.user_agent,
             ip=work.actor.ip,
+            waits=bool(awaited),
             at=work.now,
         )
         work.save(session)
-        return session
+        return Opened(session, awaited)
 
 
 def _where_last(sessions: Sequence[Session], seats: Sequence[Seat]) -> CompanyId | None:

@@ -10,15 +10,15 @@ from distribu.application.accounts import (
     QUARTER_S,
     Digest,
     Name,
-    address_of,
     found,
     hashed,
+    knock,
     prove,
 )
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Member, Page
 from distribu.application.sessions import SwitchTo
-from distribu.domain.access import ActorKind, Permission, Role
+from distribu.domain.access import ROLE_PERMISSIONS, ActorKind, Permission, Role
 from distribu.domain.accounts import REALM, Credentials, Link, User
 from distribu.domain.errors import Conflict, Forbidden, NotFound, Refused
 from distribu.domain.team import INVITATIONS_MAX, Company, Invitation, Membership, Registration
@@ -98,12 +98,26 @@ COMPANIES_MAX: Final = 20
 _Role = Annotated[Role, Meta(examples=["MEMBER"])]
 
 
-async def acting(work: Work) -> Membership | None:
-    """The membership of whoever acts; nobody's when it is an operator. Raises `Forbidden` for a key."""
+async def there(work: Work) -> Company:
+    """The company, locked: who may do what to whom must not change in between. Raises `NotFound`."""
+    company = await work.companies.current(lock=True)
+    if company.deleted_at is not None:
+        raise NotFound("company_not_found")
+    return company
+
+
+async def acting(work: Work, needs: Permission) -> Membership | None:
+    """The membership of whoever acts, under the company's lock; nobody's when it is an operator.
+
+    What they may do is asked once more here, since their role can have changed after the door. Raises
+    `Forbidden`, also for a key, and for somebody an embedding host vouches for, who is no member.
+    """
+    await there(work)
     if work.actor.kind is ActorKind.SYSTEM:
         return None
-    by = await work.members.of_user(work.actor.id) if work.actor.kind is ActorKind.USER else None
-    if by is None:
+    signed_in = work.actor.kind is ActorKind.USER and work.actor.session_id is not None
+    by = await work.members.of_user(work.actor.id) if signed_in else None
+    if by is None or needs not in ROLE_PERMISSIONS[by.role]:
         raise Forbidden("forbidden")
     return by
 
@@ -120,6 +134,20 @@ class ListMembers(Query[Page[Member]], frozen=True, kw_only=True):
         return await reads.members.page(limit=self.limit, cursor=self.cursor)
 
 
+class ReadMember(Query[Membership], frozen=True, kw_only=True):
+    """The member who goes by an address. Raises `NotFound`."""
+
+    needs = Permission.MEMBERS_READ
+
+    email: fields.Email
+
+    async def run(self, reads: Reads) -> Membership:
+        member = await reads.members.by_email(canonical_email(self.email))
+        if member is None:
+            raise NotFound("member_not_found")
+        return member
+
+
 class ChangeRole(Command[Membership], frozen=True, kw_only=True):
     """Make a member an admin, or the other way round."""
 
@@ -129,9 +157,7 @@ class ChangeRole(Command[Membership], frozen=True, kw_only=True):
     role: _Role
 
     async def run(self, work: Work) -> Membership:
-        # Under the company's lock: who may do what to whom must not change in between.
-        await work.companies.current(lock=True)
-        by = await acting(work)
+        by = await acting(work, Permission.MEMBERS_MANAGE)
         member = (await work.members.get(self.member_id)).change_role(self.role, by=by, at=work.now)
         work.save(member)
         return member
@@ -145,8 +171,7 @@ class RemoveMember(Command[None], frozen=True, kw_only=True):
     member_id: fields.MemberIdInPath
 
     async def run(self, work: Work) -> None:
-        await work.companies.current(lock=True)
-        by = await acting(work)
+        by = await acting(work, Permission.MEMBERS_INVITE)
         member = await work.members.get(self.member_id)
         await _gone(work, member.remove(by=by, at=work.now))
 
@@ -154,11 +179,10 @@ class RemoveMember(Command[None], frozen=True, kw_only=True):
 class LeaveCompany(Command[None], frozen=True, kw_only=True):
     """Leave the company one is working in."""
 
-    needs = Permission.COMPANY_READ
+    needs = Permission.MEMBERS_READ
 
     async def run(self, work: Work) -> None:
-        await work.companies.current(lock=True)
-        by = await acting(work)
+        by = await acting(work, Permission.MEMBERS_READ)
         if by is None:
             raise Forbidden("forbidden")
         await _gone(work, by.leave(at=work.now))
@@ -194,8 +218,8 @@ class HandOver(Command[None], frozen=True, kw_only=True):
     member_id: fields.Uuid
 
     async def run(self, work: Work) -> None:
-        await work.companies.current(lock=True)
-        owner, heir = await acting(work), await work.members.get(self.member_id)
+        owner = await acting(work, Permission.MEMBERS_MANAGE)
+        heir = await work.members.get(self.member_id)
         if owner is None:
             raise Forbidden("forbidden")
         work.save(*owner.hand_over(heir, at=work.now))
@@ -225,8 +249,8 @@ class EndCompany(Command[None], frozen=True, kw_only=True):
     name: _Name
 
     async def run(self, work: Work) -> None:
-        company = await work.companies.current(lock=True)
-        work.save(company.delete(self.name, at=work.now))
+        await acting(work, Permission.COMPANY_DELETE)
+        work.save((await work.companies.current(lock=True)).delete(self.name, at=work.now))
 
 
 class OpenCompany(Process[None], frozen=True, kw_only=True):
@@ -281,8 +305,8 @@ class InviteMember(Command[Invitation], frozen=True, kw_only=True):
     role: _Role
 
     async def run(self, work: Work) -> Invitation:
-        company, count = await work.together(work.companies.current(lock=True), work.invitations.count())
-        by = await acting(work)
+        by = await acting(work, Permission.MEMBERS_INVITE)
+        company, count = await work.together(work.companies.current(), work.invitations.count())
         if count >= INVITATIONS_MAX:
             raise Refused("too_many", f"At most {INVITATIONS_MAX} invitations are out at once.")
         if await work.members.by_email(canonical_email(self.email)) is not None:
@@ -311,7 +335,7 @@ class EditInvitation(Command[Invitation], frozen=True, kw_only=True):
     role: _Role
 
     async def run(self, work: Work) -> Invitation:
-        by = await acting(work)
+        by = await acting(work, Permission.MEMBERS_INVITE)
         invitation = (await work.invitations.get(self.invitation_id)).edit(self.role, by=by, at=work.now)
         work.save(invitation)
         return invitation
@@ -325,7 +349,7 @@ class ResendInvitation(Command[None], frozen=True, kw_only=True):
     invitation_id: fields.InvitationIdInPath
 
     async def run(self, work: Work) -> None:
-        await acting(work)
+        await acting(work, Permission.MEMBERS_INVITE)
         invitation, company = await work.together(
             work.invitations.get(self.invitation_id), work.companies.current()
         )
@@ -342,7 +366,7 @@ class RevokeInvitation(Command[None], frozen=True, kw_only=True):
     invitation_id: fields.InvitationIdInPath
 
     async def run(self, work: Work) -> None:
-        await acting(work)
+        await acting(work, Permission.MEMBERS_INVITE)
         work.save((await work.invitations.get(self.invitation_id)).revoke(at=work.now))
 
 
@@ -362,7 +386,7 @@ class ReadInvitation(Process[profiles.OfferView], frozen=True, kw_only=True):
     token: fields.Password
 
     async def run(self, outside: Outside) -> profiles.OfferView:
-        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         _, offer = await _offered(outside, self.token)
         return offer
 
@@ -380,7 +404,7 @@ class AcceptInvitation(Process[None], frozen=True, kw_only=True):
     password: fields.Password
 
     async def run(self, outside: Outside) -> None:
-        await outside.limit("link", address_of(outside), LINKS_PER_IP, QUARTER_S)
+        await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         link, offer = await _offered(outside, self.token)
         password_hash = await hashed(outside, self.password, (offer.email, self.full_name, offer.company))
         user = await outside.inside(

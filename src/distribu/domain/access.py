@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 
 from distribu.domain.entity import Entity, Event, edited
 from distribu.domain.errors import Forbidden, Invalid, Refused
+from distribu.domain.factors import FactorState
 from distribu.domain.values import ApiKeyId, CompanyId, CustomerId, Secret
 
 API_KEYS_MAX: Final = 1_000
@@ -46,6 +47,8 @@ class Permission(StrEnum):
 
     ACCOUNT = "account"
     """One's own account: everybody who is signed in."""
+    SECOND_FACTOR = "second_factor"
+    """The second factor itself: whoever has given a password and is still to show it."""
     VISIT = "visit"
     """What is done before signing in: nobody else holds it."""
     PLATFORM = "platform"
@@ -72,6 +75,7 @@ _OWNERS_ALONE: Final = frozenset({Permission.MEMBERS_MANAGE, Permission.COMPANY_
 _OF_THE_COMPANY: Final = frozenset(Permission) - {
     Permission.COMPANY_CREATE,
     Permission.ACCOUNT,
+    Permission.SECOND_FACTOR,
     Permission.VISIT,
     Permission.PLATFORM,
 }
@@ -195,13 +199,14 @@ class Actor:
 
     @classmethod
     def staff(cls, company_id: CompanyId, role: Role, *, id: str, label: str, ip: str | None = None) -> Self:
-        """A member of staff; what each role may do is the matrix in `ROLE_PERMISSIONS`."""
+        """A member of staff whom an embedding host vouches for: all of their role (`ROLE_PERMISSIONS`), but
+        for an account, which they do not have here."""
         return cls(
             kind=ActorKind.USER,
             id=id,
             label=label,
             company_id=company_id,
-            permissions=ROLE_PERMISSIONS[role],
+            permissions=ROLE_PERMISSIONS[role] - {Permission.ACCOUNT},
             ip=ip,
         )
 
@@ -216,14 +221,14 @@ class Actor:
         label: str,
         ip: str | None = None,
     ) -> Self:
-        """A person who signs in for one customer."""
+        """Somebody who acts for one customer, whom an embedding host vouches for: no account here either."""
         return cls(
             kind=ActorKind.CUSTOMER,
             id=id,
             label=label,
             company_id=company_id,
             customer_id=customer_id,
-            permissions=CONTACT_PERMISSIONS[role],
+            permissions=CONTACT_PERMISSIONS[role] - {Permission.ACCOUNT},
             ip=ip,
         )
 
@@ -405,21 +410,36 @@ class StaffGrant:
     live_until: datetime | None
     seen_at: datetime
     is_super_admin: bool
+    factor: FactorState
     seat: Seat | None
 
     def actor(self, *, now: datetime, ip: str | None) -> Actor | None:
         """The user at ``now``; None when the session is over.
 
-        Out of any company, in one that was deleted, or in one that is suspended, they have their own
-        account and no more.
+        Out of any company, in one that was deleted or is suspended, or in one that requires a second
+        factor of somebody without one, they have their own account and no more; before they have shown
+        the one they have, not even that.
         """
         if self.live_until is None or self.live_until <= now:
             return None
+        if self.factor is FactorState.AWAITED:
+            return Actor(
+                kind=ActorKind.USER,
+                id=self.user_id,
+                label=self.email,
+                company_id=None,
+                permissions=frozenset({Permission.SECOND_FACTOR}),
+                ip=ip,
+                session_id=self.session_id,
+                barred="second_factor_awaited",
+            )
         permissions, barred, company_id = frozenset({Permission.ACCOUNT}), None, None
         if self.seat is not None and self.seat.standing is not Standing.DELETED:
             company_id = self.seat.company_id
             if self.seat.standing is Standing.SUSPENDED:
                 barred = "suspended"
+            elif self.seat.require_second_factor and self.factor is not FactorState.GIVEN:
+                barred = "second_factor_required"
             else:
                 permissions |= ROLE_PERMISSIONS[self.seat.role]
         if self.is_super_admin:

@@ -17,6 +17,7 @@ from uuid import UUID
 from distribu.domain.audit import Entry
 from distribu.domain.entity import Entity, Event, edited
 from distribu.domain.errors import NotFound, Refused
+from distribu.domain.factors import WAITING, FactorKind, FactorState
 from distribu.domain.values import CompanyId, Secret, canonical_email, time_zone
 
 REALM: Final = CompanyId("00000000-0000-7000-8000-000000000000")
@@ -377,7 +378,7 @@ class SignedIn(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInFailed(Entry):
-    """``why``: "password", "unverified", "not_admitted"."""
+    """``why``: "password", "unverified", "not_admitted", "second_factor"."""
 
     name: ClassVar[str] = "auth.login_failed"
     why: str
@@ -421,10 +422,19 @@ class SessionRenewed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactorShown(Event):
+    """The second factor was right: from now on the session is a whole one."""
+
+    name: ClassVar[str] = "auth.factor_shown"
+    kind: FactorKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session(Entity):
     """Somebody signed in on a device. ``current`` is the company a user is working in.
 
-    It is over when it ended, expired, or is of an earlier epoch than its holder's credentials.
+    It is over when it ended, expired, or is of an earlier epoch than its holder's credentials. While its
+    ``factor`` is awaited it opens nothing, and lasts `WAITING` only.
     """
 
     holder_id: str
@@ -435,6 +445,7 @@ class Session(Entity):
     user_agent: str = field(default="", repr=False)
     ip: str | None = field(default=None, repr=False)
     seen_at: datetime
+    factor: FactorState = FactorState.NONE
 
     @classmethod
     def start(
@@ -447,17 +458,19 @@ class Session(Entity):
         current: CompanyId | None,
         user_agent: str,
         ip: str | None,
+        waits: bool,
         at: datetime,
     ) -> Self:
-        """Somebody has proven who they are."""
+        """Somebody has given their password; with ``waits`` they have a second factor to show."""
         user_agent = user_agent[:300]
         return cls(
             company_id=company_id,
             id=id,
             holder_id=holder.id,
             epoch=holder.epoch,
-            expires_at=at + lasts,
+            expires_at=at + (WAITING if waits else lasts),
             current=current,
+            factor=FactorState.AWAITED if waits else FactorState.NONE,
             user_agent=user_agent,
             ip=ip,
             seen_at=at,
@@ -469,6 +482,12 @@ class Session(Entity):
     def live(self, epoch: int, *, at: datetime) -> bool:
         """Whether it still counts, given the epoch of its holder's credentials."""
         return self.ended_at is None and at < self.expires_at and self.epoch == epoch
+
+    def complete(self, kind: FactorKind, *, lasts: timedelta, at: datetime) -> Self:
+        """The second factor was shown."""
+        return self._after(
+            FactorShown(kind=kind), at=at, factor=FactorState.GIVEN, expires_at=self.created_at + lasts
+        )
 
     def end(self, *, at: datetime) -> Self:
         """Sign out on this device. Raises `NotFound` when that was done before."""

@@ -1,6 +1,7 @@
 """Requests in words: ``PlaceOrder customerId=... items='[...]'`` as the value to execute.
 
-There is no list of requests to keep: they are found by walking the application.
+There is no list of requests to keep: they are found by walking the application. Those of people, who
+sign in or have a session, are none of an operator's; secrets are in no words, which others can see.
 """
 
 import pkgutil
@@ -18,11 +19,13 @@ from distribu.application import views
 from distribu.application.fields import decimal_of
 from distribu.application.kernel import Request
 from distribu.application.wrong import told
-from distribu.domain.access import Permission
+from distribu.domain.access import Actor, Permission
+from distribu.domain.accounts import REALM
 from distribu.domain.errors import Invalid
 from distribu.entrypoints.http.reference import example as example_of
 
-_OF_PEOPLE: Final = frozenset({Permission.VISIT, Permission.ACCOUNT})
+_OF_THE_PLATFORM: Final = Actor.system(None).permissions
+_OF_PEOPLE: Final = frozenset(Permission) - _OF_THE_PLATFORM - Actor.system(REALM).permissions
 _json = msgspec.json.Decoder(float_hook=decimal_of)
 
 
@@ -33,14 +36,15 @@ class NotUnderstood(Exception):
 @cache
 def requests() -> Mapping[str, type[Request[Any]]]:
     """Every request an operator can make, by name: not what only a person at a door can."""
-    return {
-        name: one
-        for name, one in sorted(_classes())
-        if issubclass(one, Request) and not one.internal and one.needs not in _OF_PEOPLE
-    }
+    return {name: one for name, one in _all().items() if not one.internal and not _of_people(one)}
 
 
-def _classes() -> Iterator[tuple[str, type]]:
+@cache
+def _all() -> Mapping[str, type[Request[Any]]]:
+    return dict(sorted(_classes()))
+
+
+def _classes() -> Iterator[tuple[str, type[Request[Any]]]]:
     for module in pkgutil.iter_modules(application.__path__, application.__name__ + "."):
         for name, one in vars(import_module(module.name)).items():
             # A use case says what it needs; the classes that use cases extend do not.
@@ -48,12 +52,28 @@ def _classes() -> Iterator[tuple[str, type]]:
                 yield name, one
 
 
+def _of_people(kind: type[Request[Any]]) -> bool:
+    """Whether it is done in a session, at its door, or with one's own password."""
+    properties, needed = _schema(kind)
+    return kind.needs in _OF_PEOPLE or any(_is_secret(properties[name]) for name in needed)
+
+
+def of_the_platform(kind: type[Request[Any]]) -> bool:
+    """Whether an operator runs it for the platform; any other is run in a company."""
+    return kind.needs in _OF_THE_PLATFORM
+
+
 def named(name: str) -> type[Request[Any]]:
     """The request of a name, whatever its case. Raises `NotUnderstood`."""
-    by_name = {one.lower(): one for one in requests()}
-    if name.lower() in by_name:
-        return requests()[by_name[name.lower()]]
-    raise NotUnderstood(f"there is no request {name!r}." + _there_are(name, requests()))
+    by_name = {one.lower(): one for one in _all()}
+    name = by_name.get(name.lower(), name)
+    if name in requests():
+        return requests()[name]
+    if name not in _all():
+        raise NotUnderstood(f"there is no request {name!r}." + _there_are(name, requests()))
+    if _all()[name].internal:
+        raise NotUnderstood(f"{name} is only ever run by another request.")
+    raise NotUnderstood(f"{name} is for people who sign in; an operator has no session and no password.")
 
 
 def asked(kind: type[Request[Any]], words: Iterable[str]) -> Request[Any]:
@@ -79,6 +99,10 @@ def asked(kind: type[Request[Any]], words: Iterable[str]) -> Request[Any]:
         if name in values or name in wrong:
             raise NotUnderstood(f"{name} is given twice.")
         schema = properties[name]
+        if _is_secret(schema):
+            raise NotUnderstood(
+                f"{name} is a secret, and others see what is on a command line: leave it out."
+            )
         try:
             values[name] = text if _is_text(schema) and not exact else _value(text, schema)
         except ValueError:  # msgspec's own are of this kind
@@ -122,13 +146,14 @@ def example(kind: type[Request[Any]]) -> list[str]:
 def explained(kind: type[Request[Any]]) -> str:
     """What a request does, its fields and an example, for a person."""
     properties, needed = _schema(kind)
+    properties = {name: schema for name, schema in properties.items() if not _is_secret(schema)}
     width = max((len(name) for name in properties), default=0)
     lines = [" ".join((kind.__doc__ or "").split()), ""]
     for name, schema in properties.items():
         rest = "required" if name in needed else _default(schema)
         lines.append(f"  {name:<{width}}  {_sort(schema)}{', ' if rest else ''}{rest}")
-    founds = "" if kind.founds else " --company demo"
-    lines += ["", f"  distribu do {kind.__name__}{founds} {' '.join(example(kind))}".rstrip()]
+    company = "" if of_the_platform(kind) else " --company demo"
+    lines += ["", f"  distribu do {kind.__name__}{company} {' '.join(example(kind))}".rstrip()]
     return "\n".join(lines)
 
 
@@ -171,6 +196,10 @@ def _kinds(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _is_text(schema: dict[str, Any]) -> bool:
     return all(one.get("type") == "string" or "enum" in one for one in _kinds(schema))
+
+
+def _is_secret(schema: dict[str, Any]) -> bool:
+    return any(one.get("format") == "password" for one in _kinds(schema))
 
 
 def _value(text: str, schema: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """How results and refusals look: tables and lines for people, with ``--json`` one JSON object."""
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -16,6 +16,8 @@ from distribu.domain.errors import Refused
 from distribu.entrypoints.http import wire
 
 _json = msgspec.json.Decoder(float_hook=decimal_of)
+_NONE: Final = "There are none."
+_LISTS: Final = ({"data"}, {"data", "pagination"})
 
 
 def as_json(wanted: bool) -> None:
@@ -43,8 +45,22 @@ def refusal(it: Refused) -> None:
         click.echo(f"  {name}: {wrong}" if name else f"  {wrong}", err=True)
 
 
-def result(it: Any, *columns: str) -> None:
-    """Show a result: as JSON, as a table of these columns (or of all that fit one), or line by line."""
+def done(said: str) -> None:
+    """Tell what was done, where there is nothing to show for it: as JSON an empty object."""
+    view({}) if in_json() else click.echo(said)
+
+
+def hint(said: str) -> None:
+    """Tell a person, and no program, what follows from a result."""
+    if not in_json():
+        click.echo(said)
+
+
+def result(it: Any, *columns: str, none: str = _NONE) -> None:
+    """Show a result: as JSON, as a table of these columns (or of all that fit one), or line by line.
+
+    ``none`` is said of an empty list.
+    """
     if it is None:
         view({})
     elif isinstance(it, Issued):
@@ -52,21 +68,26 @@ def result(it: Any, *columns: str) -> None:
     elif isinstance(it, Page):
         page = views.of(it)
         pagination = {"hasMore": page.next_cursor is not None, "nextCursor": page.next_cursor}
-        view({"data": page.items, "pagination": pagination}, *columns)
+        view({"data": page.items, "pagination": pagination}, *columns, none=none)
+    elif isinstance(it, list):
+        view({"data": views.of(it)}, *columns, none=none)
     else:
         view(views.of(it))
 
 
-def view(shown: Any, *columns: str) -> None:
+def view(shown: Any, *columns: str, none: str = _NONE) -> None:
     """Show something that may be seen: JSON can hold it."""
     text = views.encode(shown)
     if in_json():
         click.echo(text)
         return
     plain: dict[str, Any] = _json.decode(text)
-    if "pagination" in plain:
+    if plain.keys() in _LISTS:
+        if not plain["data"]:
+            click.echo(none)
+            return
         _table(plain["data"], columns)
-        if plain["pagination"]["hasMore"]:
+        if plain.get("pagination", {}).get("hasMore"):
             option = "cursor=" if click.get_current_context().info_name == "do" else "--cursor "
             click.echo(f"There is more: {option}{plain['pagination']['nextCursor']}")
     elif plain:
@@ -78,9 +99,6 @@ def view(shown: Any, *columns: str) -> None:
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    if not rows:
-        click.echo("There are none.")
-        return
     columns = columns or tuple(name for name, value in rows[0].items() if not isinstance(value, list | dict))
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:

@@ -6,12 +6,13 @@ from typing import Any
 
 from distribu.adapters.memory.reading import Finder, MemoryRead, page
 from distribu.application.ports import Login, Member, Page
-from distribu.domain.access import ContactRole, Seat, Standing
+from distribu.domain.access import ContactRole, Role, Seat, Standing
 from distribu.domain.accounts import REALM, SESSIONS_MAX, Credentials, Session, User
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus
 from distribu.domain.entity import Entity
 from distribu.domain.errors import Conflict, NotFound
+from distribu.domain.factors import SecondFactor
 from distribu.domain.inquiries import Inquiry
 from distribu.domain.team import Company, Invitation, Membership
 from distribu.domain.values import CompanyId, CustomerId
@@ -132,8 +133,24 @@ class Sessions(Finder):
 
     def of(self, holder_id: str) -> MemoryRead[Sequence[Session]]:
         def answer() -> Sequence[Session]:
-            rows = [it for it in self.tx.mine(Session) if it.holder_id == holder_id and it.ended_at is None]
+            credentials = self.tx.find(Credentials, holder_id)
+            rows = [
+                it
+                for it in self.tx.mine(Session)
+                if it.holder_id == holder_id and it.ended_at is None and it.epoch == credentials.epoch
+            ]
             return [self.tx.lock(it) for it in rows[:SESSIONS_MAX]]
+
+        return MemoryRead(self.tx, answer)
+
+
+class Factors(Finder):
+    """Implements the port Factors."""
+
+    def of(self, id: str) -> MemoryRead[SecondFactor | None]:
+        def answer() -> SecondFactor | None:
+            found = self.tx.find(SecondFactor, id)
+            return self.tx.lock(found) if found is not None else None
 
         return MemoryRead(self.tx, answer)
 
@@ -163,17 +180,24 @@ class Members(Finder):
 
         return MemoryRead(self.tx, answer)
 
-    def page(self, *, limit: int, cursor: str | None = None) -> MemoryRead[Page[Member]]:
-        def answer() -> Page[Member]:
-            users = self.tx.everywhere.get(REALM, {}).get(User, {})
-            rows = [
-                Member(it, users[it.user_id].email, users[it.user_id].full_name)
-                for it in self.tx.mine(Membership)
-                if it.removed_at is None
-            ]
-            return page(rows, limit, cursor, lambda it: it.membership.id)
+    def leaders(self, *, limit: int) -> MemoryRead[Sequence[Member]]:
+        def answer() -> Sequence[Member]:
+            leading = [it for it in self._present() if it.membership.role is not Role.MEMBER]
+            leading.sort(key=lambda it: (it.membership.role is not Role.OWNER, it.membership.id))
+            return leading[:limit]
 
         return MemoryRead(self.tx, answer)
+
+    def page(self, *, limit: int, cursor: str | None = None) -> MemoryRead[Page[Member]]:
+        return MemoryRead(self.tx, lambda: page(self._present(), limit, cursor, lambda it: it.membership.id))
+
+    def _present(self) -> list[Member]:
+        users = self.tx.everywhere.get(REALM, {}).get(User, {})
+        return [
+            Member(it, users[it.user_id].email, users[it.user_id].full_name)
+            for it in self.tx.mine(Membership)
+            if it.removed_at is None
+        ]
 
 
 class Invitations(Finder):

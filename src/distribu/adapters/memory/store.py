@@ -19,6 +19,7 @@ import msgspec
 
 from distribu.adapters.memory.people import (
     Contacts,
+    Factors,
     Inquiries,
     Invitations,
     Logins,
@@ -187,6 +188,7 @@ class MemoryStore:
             live_until=live_until(session, credentials),
             seen_at=session.seen_at,
             is_super_admin=user.is_super_admin,
+            factor=session.factor,
             seat=next((seat for seat in seats if seat.company_id == session.current), None),
         )
 
@@ -375,6 +377,7 @@ class MemoryTx:
         self.logins = Logins(self)
         self.users = Users(self)
         self.sessions = Sessions(self)
+        self.factors = Factors(self)
         self.members = Members(self)
         self.invitations = Invitations(self)
         self.contacts = Contacts(self)

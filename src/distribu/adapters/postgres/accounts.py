@@ -6,13 +6,14 @@ import sqlalchemy as sa
 
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Row, Statement
-from distribu.adapters.postgres.mapping import COMPANY, CREDENTIALS, CUSTOMER, SESSIONS, USERS, mine
+from distribu.adapters.postgres.mapping import COMPANY, CREDENTIALS, CUSTOMER, FACTORS, SESSIONS, USERS, mine
 from distribu.adapters.postgres.reading import Answers, Finder, Pages, PostgresRead, locking
 from distribu.application.ports import Login, Page
 from distribu.domain.access import ContactGrant, ContactRole, Role, Seat, StaffGrant, Standing
 from distribu.domain.accounts import REALM, SESSIONS_MAX, Session, User
 from distribu.domain.customers import CustomerStatus
 from distribu.domain.errors import NotFound
+from distribu.domain.factors import FactorState, SecondFactor
 
 _user, _contact, _customer = schema.users.c, schema.contacts.c, schema.customers.c
 _login, _session = schema.credentials.c, schema.sessions.c
@@ -160,9 +161,19 @@ class PostgresUsers(Finder):
 _get_session = locking(
     sa.select(*SESSIONS.columns).where(mine(schema.sessions), _session.id == sa.bindparam("id"))
 )
+_epoch = (
+    sa.select(_login.epoch)
+    .where(mine(schema.credentials), _login.id == sa.bindparam("holder", type_=_login.id.type))
+    .scalar_subquery()
+)
 _of_holder = locking(
     sa.select(*SESSIONS.columns)
-    .where(mine(schema.sessions), _session.holder_id == sa.bindparam("holder"), _session.ended_at.is_(None))
+    .where(
+        mine(schema.sessions),
+        _session.holder_id == sa.bindparam("holder"),
+        _session.ended_at.is_(None),
+        _session.epoch == _epoch,
+    )
     .order_by(_session.id.desc())
     .limit(SESSIONS_MAX)
 )
@@ -183,6 +194,25 @@ class PostgresSessions(Finder):
         return PostgresRead(tx, build, _of_holder[tx.readonly].of(**self.bound, holder=holder_id))
 
 
+_get_factor = locking(
+    sa.select(*FACTORS.columns).where(
+        mine(schema.second_factors), schema.second_factors.c.id == sa.bindparam("id")
+    )
+)
+
+
+class PostgresFactors(Finder):
+    """Implements the port Factors."""
+
+    def of(self, id: str) -> PostgresRead[SecondFactor | None]:
+        tx = self.tx
+
+        def build(answers: Answers) -> SecondFactor | None:
+            return tx.lock(FACTORS.build(answers[0][0])) if answers[0] else None
+
+        return PostgresRead(tx, build, _get_factor[tx.readonly].of(**self.bound, id=id))
+
+
 # the directory
 
 _live_until = sa.case(
@@ -200,6 +230,7 @@ STAFF_SESSION = Statement(
         _live_until,
         _session.seen_at,
         _user.is_super_admin,
+        _session.factor,
         _seat.company_id,
         _card.name,
         _card.slug,
@@ -252,7 +283,7 @@ STORE_SESSION = Statement(
 
 def staff_grant(row: Row) -> StaffGrant:
     """A row of `STAFF_SESSION`."""
-    session_id, user_id, email, live_until, seen_at, is_super_admin, *seat = row
+    session_id, user_id, email, live_until, seen_at, is_super_admin, factor, *seat = row
     return StaffGrant(
         session_id=session_id,
         user_id=user_id,
@@ -260,6 +291,7 @@ def staff_grant(row: Row) -> StaffGrant:
         live_until=live_until,
         seen_at=seen_at,
         is_super_admin=is_super_admin,
+        factor=FactorState(factor),
         seat=_built_seat(tuple(seat)) if seat[0] is not None else None,
     )
 

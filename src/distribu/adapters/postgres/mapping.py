@@ -18,6 +18,7 @@ from distribu.domain.catalog import Product
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity
+from distribu.domain.factors import FactorState, Passkey, SecondFactor
 from distribu.domain.inquiries import Inquiry, InquiryKind
 from distribu.domain.ordering import Order, OrderSource, OrderStatus
 from distribu.domain.team import Company, Invitation, Membership, Registration
@@ -231,6 +232,7 @@ WEBHOOKS: Final = Mapped(
     Webhook, schema.webhooks, reads={"subscribed": lambda names: tuple(map(WireEvent, names))}
 )
 
+_passkeys: Final = msgspec.json.Decoder(tuple[Passkey, ...])
 _tickets: Final = msgspec.json.Decoder(tuple[Ticket, ...])
 _ticket: Final = msgspec.json.Decoder(Ticket)
 
@@ -238,7 +240,13 @@ USERS: Final = Mapped(User, schema.users)
 CREDENTIALS: Final = Mapped(
     Credentials, schema.credentials, reads={"tickets": _tickets.decode}, writes={"tickets": _json}
 )
-SESSIONS: Final = Mapped(Session, schema.sessions)
+SESSIONS: Final = Mapped(Session, schema.sessions, reads={"factor": FactorState})
+FACTORS: Final = Mapped(
+    SecondFactor,
+    schema.second_factors,
+    reads={"recovery": tuple, "passkeys": _passkeys.decode},
+    writes={"recovery": list, "passkeys": _json},
+)
 MEMBERSHIPS: Final = Mapped(Membership, schema.memberships, reads={"role": Role})
 INVITATIONS: Final = Mapped(
     Invitation,
@@ -262,6 +270,7 @@ MAPPED: Final[Mapping[type[Entity], Mapped[Any]]] = {
         USERS,
         CREDENTIALS,
         SESSIONS,
+        FACTORS,
         MEMBERSHIPS,
         INVITATIONS,
         CONTACTS,

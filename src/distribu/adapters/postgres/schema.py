@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID,
 from distribu.domain.errors import Conflict, NotFound, Refused
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -299,9 +299,19 @@ sessions = _entity(
     Column("user_agent", _text(300), nullable=False),
     Column("ip", _text(45)),
     Column("seen_at", _Time, nullable=False),
+    Column("factor", _text(10), nullable=False),
     _refers("sessions_holder", "holder_id", "credentials"),
 )
 Index("sessions_of_holder", sessions.c.company_id, sessions.c.holder_id, sessions.c.id)
+
+second_factors = _entity(
+    "second_factors",
+    Column("app", _text(500)),
+    Column("app_step", sa.BigInteger, nullable=False),
+    Column("offered", _text(500)),
+    Column("recovery", ARRAY(BYTEA), nullable=False),
+    Column("passkeys", JSONB, nullable=False),
+)
 
 memberships = _entity(
     "memberships",
@@ -576,6 +586,9 @@ REFUSALS: Final[Mapping[str, Callable[[], Refused]]] = {
     "stale_version": lambda: Conflict("stale_version"),
 }
 """What the breaking of a constraint, by its name, means to the caller."""
+
+RUN_AGAIN: Final = frozenset({"companies_pkey", "second_factors_pkey"})
+"""Broken when two requests make the same thing in the same moment: run again, the second finds it."""
 
 BUGS: Final = frozenset(
     {

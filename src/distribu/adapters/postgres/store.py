@@ -13,7 +13,12 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from distribu.adapters.postgres import access, accounts, roles, schema
 from distribu.adapters.postgres.access import PostgresApiKeys
-from distribu.adapters.postgres.accounts import PostgresLogins, PostgresSessions, PostgresUsers
+from distribu.adapters.postgres.accounts import (
+    PostgresFactors,
+    PostgresLogins,
+    PostgresSessions,
+    PostgresUsers,
+)
 from distribu.adapters.postgres.audit import PostgresRecords
 from distribu.adapters.postgres.catalog import PostgresProducts
 from distribu.adapters.postgres.contacts import PostgresContacts
@@ -271,6 +276,7 @@ class PostgresTx:
         self.logins = PostgresLogins(self)
         self.users = PostgresUsers(self)
         self.sessions = PostgresSessions(self)
+        self.factors = PostgresFactors(self)
         self.members = PostgresMembers(self)
         self.invitations = PostgresInvitations(self)
         self.contacts = PostgresContacts(self)
@@ -402,7 +408,7 @@ def refusal(error: errors.Error) -> Exception:
     name = error.diag.constraint_name or ""
     if name in schema.REFUSALS:
         return schema.REFUSALS[name]()
-    if isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure)):
+    if name in schema.RUN_AGAIN or isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure)):
         return Again()
     if isinstance(error, (errors.LockNotAvailable, errors.QueryCanceled, errors.OperationalError)):
         return Busy("busy", retry_after_s=1)

@@ -9,6 +9,7 @@ from distribu.adapters.postgres.driver import Row, Statement
 from distribu.adapters.postgres.mapping import COMPANIES, INVITATIONS, MEMBERSHIPS, mine
 from distribu.adapters.postgres.reading import Answers, Finder, Pages, PostgresRead, locking
 from distribu.application.ports import Member, Page
+from distribu.domain.access import Role
 from distribu.domain.accounts import REALM
 from distribu.domain.team import INVITATIONS_MAX, Company, Invitation, Membership
 
@@ -35,19 +36,28 @@ _get_of_user = locking(
         mine(schema.memberships), _present, _member.user_id == sa.bindparam("user")
     )
 )
+_with_users = schema.memberships.join(schema.users, _user.id == _member.user_id)
 _by_email = Statement(
     sa.select(*MEMBERSHIPS.columns)
-    .select_from(schema.memberships.join(schema.users, _user.id == _member.user_id))
+    .select_from(_with_users)
     .where(mine(schema.memberships), _present, _user.email == sa.bindparam("email"))
 )
-_member_pages = Pages(
-    (*MEMBERSHIPS.columns, _user.email, _user.full_name),
-    schema.memberships,
-    _member.id,
-    _present,
-    _user.company_id == sa.literal_column(f"'{REALM}'::uuid"),
-    source=schema.memberships.join(schema.users, _user.id == _member.user_id),
+_in_the_realm = _user.company_id == sa.literal_column(f"'{REALM}'::uuid")
+_named = (*MEMBERSHIPS.columns, _user.email, _user.full_name)
+_is_owner = _member.role == sa.literal_column(f"'{Role.OWNER}'")
+_leaders = Statement(
+    sa.select(*_named)
+    .select_from(_with_users)
+    .where(
+        mine(schema.memberships),
+        _present,
+        _in_the_realm,
+        _member.role != sa.literal_column(f"'{Role.MEMBER}'"),
+    )
+    .order_by(_is_owner.desc(), _member.id)
+    .limit(sa.bindparam("count", type_=sa.BigInteger))
 )
+_member_pages = Pages(_named, schema.memberships, _member.id, _present, _in_the_realm, source=_with_users)
 
 
 class PostgresMembers(Finder):
@@ -72,13 +82,20 @@ class PostgresMembers(Finder):
 
         return PostgresRead(tx, build, _by_email.of(**self.bound, email=email))
 
-    def page(self, *, limit: int, cursor: str | None = None) -> PostgresRead[Page[Member]]:
-        def build(row: Row) -> Member:
-            *membership, email, full_name = row
-            return Member(MEMBERSHIPS.build(tuple(membership)), email, full_name)
+    def leaders(self, *, limit: int) -> PostgresRead[Sequence[Member]]:
+        def build(answers: Answers) -> Sequence[Member]:
+            return [_build(row) for row in answers[0]]
 
+        return PostgresRead(self.tx, build, _leaders.of(**self.bound, count=limit))
+
+    def page(self, *, limit: int, cursor: str | None = None) -> PostgresRead[Page[Member]]:
         statement = _member_pages.statement(cursor=cursor)
-        return self.paged(build, statement, limit, lambda it: it.membership.id, cursor=cursor)
+        return self.paged(_build, statement, limit, lambda it: it.membership.id, cursor=cursor)
+
+
+def _build(row: Row) -> Member:
+    *membership, email, full_name = row
+    return Member(MEMBERSHIPS.build(tuple(membership)), email, full_name)
 
 
 _open = sa.and_(_invitation.accepted_at.is_(None), _invitation.revoked_at.is_(None))

@@ -117,6 +117,8 @@ class StoreDoor:
 def _cookies(sessions: Sessions, slug: str | None, route: Route, result: Any) -> Headers:
     if route.enters and isinstance(result, Entered):
         begun = ("set-cookie", sessions.begun(result.session, slug))
+        if result.device is None:
+            return [begun]
         return [begun, ("set-cookie", sessions.remembered(result.device, slug))]
     if route.leaves:
         return [("set-cookie", sessions.over(slug))]

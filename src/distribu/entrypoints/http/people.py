@@ -15,6 +15,7 @@ from distribu.application import (
     catalog,
     contacts,
     customers,
+    factors,
     inquiries,
     ordering,
     platform,
@@ -94,8 +95,39 @@ _CONTACTS: Final = (
     _does(f"{_contact}/send-link", contacts.SendContactLink, "Contacts"),
 )
 
+
+def _answers(path: str, request: type[Request[Any]], result: Any, **more: Any) -> Route:
+    """A POST that is answered with something that is no entity."""
+    return Route(method="POST", path=path, request=request, tag="Second factor", result=result, **more)
+
+
+_PASSKEYS: Final = "/second-factor/passkeys"
+_SECOND_FACTOR: Final = (
+    _answers(
+        "/second-factor/code", factors.GiveCode, profiles.EnteredView, view=profiles.entered, enters=True
+    ),
+    _answers("/second-factor/challenge", factors.AskForPasskey, profiles.ChallengeView),
+    _answers(
+        "/second-factor/passkey",
+        factors.GivePasskey,
+        profiles.EnteredView,
+        view=profiles.entered,
+        enters=True,
+    ),
+    reads("/second-factor", factors.ReadSecondFactor, "Second factor", profiles.SecondFactorView),
+    _answers("/second-factor/app", factors.OfferApp, profiles.AppView),
+    _answers("/second-factor/app/confirm", factors.ConfirmApp, profiles.RecoveryCodesView),
+    _does("/second-factor/app/remove", factors.RemoveApp, "Second factor"),
+    _answers(_PASSKEYS + "/challenge", factors.OfferPasskey, profiles.ChallengeView),
+    _answers(_PASSKEYS, factors.AddPasskey, profiles.RecoveryCodesView, status=201),
+    _does(_PASSKEYS + "/{passkey_id:str}/remove", factors.RemovePasskey, "Second factor"),
+    _answers("/second-factor/recovery-codes", factors.RenewRecoveryCodes, profiles.RecoveryCodesView),
+)
+"""What staff show beside a password; the first three finish signing in."""
+
 ACCOUNT: Final = (
     *_OWN,
+    *_SECOND_FACTOR,
     Route(
         method="PATCH",
         path="",
