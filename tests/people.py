@@ -169,7 +169,7 @@ async def acting(shop: Shop, person: Staff | Buyer) -> Actor:
     grant = (
         await ports.directory.staff_session(person.session.id)
         if isinstance(person, Staff)
-        else await ports.directory.store_session(shop.company.id, person.session.id)
+        else await ports.directory.store_session(person.session.company_id, person.session.id)
     )
     actor = grant.actor(now=ports.clock.now(), ip="203.0.113.7") if grant is not None else None
     assert actor is not None

@@ -5,14 +5,13 @@ import re
 from datetime import timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
-from email.policy import SMTP
 from html.parser import HTMLParser
 from typing import Any, Protocol
 
 import pytest
 
 from distribu import Harness, Secret, Settings, Shop
-from distribu.adapters.mail import Arrived, Stationery
+from distribu.adapters.mail import WRITTEN, Arrived, Stationery
 from distribu.application import views
 from distribu.application.kernel import Once
 from distribu.application.letters import OrderLine, OrderReceived, ResetYourPassword
@@ -48,7 +47,7 @@ def sample(id: str, *, company: str = "Acme Foods", product: str = "Oat Flour", 
 
 def parsed(arrived: Arrived) -> EmailMessage:
     """A mail as MIME, written and read again."""
-    return message_from_bytes(arrived.message().as_bytes(), EmailMessage, policy=SMTP)
+    return message_from_bytes(arrived.message().as_bytes(), EmailMessage, policy=WRITTEN)
 
 
 class _Tags(HTMLParser):

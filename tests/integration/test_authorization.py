@@ -15,10 +15,11 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from distribu import ContactRole, Distribu, Role, Shop
+from distribu import Actor, ContactRole, Distribu, Role, Shop
 from distribu.application.access import CreateApiKey
 from distribu.application.team import InviteMember
 from distribu.domain.access import SCOPES, ApiKey, Permission
+from distribu.domain.errors import Forbidden
 from distribu.entrypoints.http.browser import Site
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
@@ -26,6 +27,8 @@ from distribu.entrypoints.http.serve import listening
 from distribu.entrypoints.http.sessions import Sessions
 from distribu.entrypoints.http.wire import Route
 from tests import people
+from tests.contracts.asking import key_of as key_actor
+from tests.contracts.requests import CHANGING, READING, VISITING, kinds
 from tests.people import KEYS, Buyer, Staff
 from tests.unit.test_http import World
 
@@ -36,7 +39,14 @@ HEAD: Final = """# Who may do what
 Every route, asked by every kind of actor over HTTP, with what it needs. **yes** is a success; anything
 else is the status and the code of the refusal, after which nothing has changed. A 404 hides what belongs
 to somebody else. A refusal that is not 401, 403 or 404 comes from the rules of the business: the actor
-was admitted. `tests/integration/test_authorization.py` asks all of it again and compares.
+was admitted. Actors who are answered alike throughout a section share a column.
+`tests/integration/test_authorization.py` asks all of it again and compares.
+"""
+
+NO_ROUTE: Final = """## By no route
+
+What an operator runs, or a program that embeds Distribu, and what it needs. Whoever does not hold that asks
+the executor, as if a door had let them through, and is refused.
 """
 
 
@@ -81,7 +91,7 @@ async def cast(distribu: Distribu) -> Cast:
     world = await World.of(shop)
     members = {role.value: await people.staff(shop, role) for role in Role}
     members["super-admin"] = await people.staff(shop, None, super_admin=True)
-    members["MEMBER, half signed in"] = await people.waiting(shop, Role.MEMBER)
+    members["half-signed-in MEMBER"] = await people.waiting(shop, Role.MEMBER)
     other = await shop.stranger()
     members["stranger"] = await people.staff(other, Role.OWNER)
     buyers = {f"contact {role.value}": await people.buyer(shop, world.customer, role) for role in ContactRole}
@@ -158,7 +168,7 @@ def bodies(cast: Cast) -> dict[str, dict[str, Any]]:
         "AddPasskey": {"name": "laptop", "credential": "{}"},
         "GivePasskey": {"credential": "{}"},
         "ResendVerification": {"email": "another@example.test"},
-        "RequestPasswordReset": {"email": "another@example.test"},
+        "RequestPasswordReset": {"email": f"{cast.world.shop.distribu.ports.entropy.uuid()}@example.test"},
     }
 
 
@@ -217,36 +227,34 @@ async def shown_at_the_api(who: str, cast: Cast, route: Route, doors: Doors) -> 
             return await key_of(shop, [it for it in SCOPES if it is not needs]) if needs else None
         case "stranger's key":
             return await key_of(cast.other, SCOPES)
-        case "OWNER":
-            return doors.staff("OWNER")(cast, route)
-        case _:
+        case "nobody":
             return {}
+        case _ if who in cast.members:
+            return doors.staff(who)(cast, route)
+        case _:
+            return doors.buyer(who)(cast, route)
 
 
-STAFF: Final = (
-    *("OWNER", "ADMIN", "MEMBER", "MEMBER, half signed in", "super-admin", "stranger"),
-    *("contact ADMIN", "key", "nobody"),
+_STAFF: Final = ("OWNER", "ADMIN", "MEMBER", "half-signed-in MEMBER", "super-admin", "stranger")
+_BUYERS: Final = (
+    "contact ADMIN",
+    "contact BUYER",
+    "contact VIEWER",
+    "sibling's contact",
+    "contact elsewhere",
 )
-BUYERS: Final = (
-    *("contact ADMIN", "contact BUYER", "contact VIEWER", "sibling's contact", "contact elsewhere"),
-    *("OWNER", "key", "nobody"),
-)
+_KEYS: Final = ("key with the scope", "key without it", "stranger's key")
 DOORS: Final[Sequence[tuple[str, str, Sequence[Route], Sequence[str]]]] = (
     (
         "The API, by key",
         "/api/v1",
         ROUTES,
-        ("key with the scope", "key without it", "stranger's key", "OWNER", "nobody"),
+        (*_KEYS, *_STAFF, *_BUYERS, "nobody"),
     ),
-    ("Before signing in", "/auth", AUTH, ("nobody", "OWNER")),
-    ("Staff, by session", "/account", ACCOUNT, STAFF),
-    ("A store's customers, by session", "/store/{slug}", STORE, BUYERS),
-    (
-        "The platform, by session",
-        "/api/admin",
-        ADMIN,
-        ("super-admin", "OWNER", "contact ADMIN", "key", "nobody"),
-    ),
+    ("Before signing in", "/auth", AUTH, ("nobody", *_STAFF, *_BUYERS, "key")),
+    ("Staff, by session", "/account", ACCOUNT, (*_STAFF, *_BUYERS, "key", "nobody")),
+    ("A store's customers, by session", "/store/{slug}", STORE, (*_BUYERS, *_STAFF, "key", "nobody")),
+    ("The platform, by session", "/api/admin", ADMIN, (*_STAFF, *_BUYERS, "key", "nobody")),
 )
 
 
@@ -292,7 +300,7 @@ async def cells(
             route.method, doors.url + path, json=body, headers=headers | doors.from_elsewhere()
         )
         row.append(outcome(answer))
-        if answer.is_success and route.method != "GET":
+        if answer.is_success and route.method != "GET" and route.request.needs is not Permission.VISIT:
             stage = await cast(distribu)
     return row
 
@@ -301,15 +309,38 @@ async def table(distribu: Distribu, doors: Doors) -> str:
     text = [HEAD]
     async with httpx.AsyncClient(timeout=30) as client:
         for title, prefix, routes, actors in DOORS:
+            rows = [await cells(distribu, doors, client, prefix, route, actors) for route in routes]
+            columns = dict[tuple[str, ...], list[str]]()
+            for actor, column in zip(actors, zip(*rows, strict=True), strict=True):
+                columns.setdefault(column, []).append(actor)
             text += [f"## {title}: `{prefix}`", ""]
-            text += ["| | needs | " + " | ".join(actors) + " |", "|---" * (len(actors) + 2) + "|"]
-            for route in routes:
-                row = await cells(distribu, doors, client, prefix, route, actors)
+            text += ["| | needs | " + " | ".join(map(", ".join, columns.values())) + " |"]
+            text += ["|---" * (len(columns) + 2) + "|"]
+            for route, *row in zip(routes, *columns, strict=True):
                 where = route.method + " " + re.sub(r":str}", "}", route.path or "/")
                 needs = route.request.needs or "any key"
                 text.append(f"| `{where}` {route.request.__name__} | {needs} | {' | '.join(row)} |")
             text.append("")
-    return "\n".join(text)
+    return "\n".join([*text, NO_ROUTE, *await by_no_route(distribu), ""])
+
+
+async def by_no_route(distribu: Distribu) -> list[str]:
+    """What no route leads to, with what it needs: whoever does not hold that is refused by the executor."""
+    stage = await cast(distribu)
+    shop = stage.world.shop
+    everyone: list[Staff | Buyer] = [*stage.members.values(), *stage.buyers.values()]
+    everybody = [await people.acting(shop, one) for one in everyone]
+    everybody += [Actor.visitor(), Actor.visitor(company_id=shop.company.id), key_actor(shop, *SCOPES)]
+    routed = {route.request for _, _, routes, _ in DOORS for route in routes}
+    samples = {type(it): it for it in (*READING, *CHANGING, *VISITING)}
+    lines = []
+    for kind in sorted({it for it in kinds() if not it.internal} - routed, key=lambda it: it.__name__):
+        for actor in everybody:
+            if kind.needs not in actor.permissions:
+                with pytest.raises(Forbidden):
+                    await distribu.execute(actor, samples[kind])
+        lines.append(f"- {kind.__name__}: {kind.needs}")
+    return lines
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ _TEMPLATES: Final = Path(__file__).parent / "letters"
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """What ends a line somewhere, or is no text."""
 
+WRITTEN: Final = SMTP.clone(max_line_length=998)
+"""How a mail is written down: each header on a line as long as one may be (RFC 5322, 2.1.1), since the way
+that Python 3.13.0 folds encoded words loses the spaces between them."""
+
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
 _WORD: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -46,7 +50,7 @@ class Arrived:
 
     def message(self) -> EmailMessage:
         """The same as a MIME message (RFC 5322)."""
-        message = EmailMessage(policy=SMTP)
+        message = EmailMessage(policy=WRITTEN)
         message["From"], message["To"], message["Subject"] = self.sender, self.to, self.subject
         message["Message-ID"] = f"<{self.id}@distribu>"
         message.set_content(self.text)
@@ -182,7 +186,7 @@ class Mailbox:
             written = (self.folder / f"{id}.eml").read_bytes()
         except FileNotFoundError:
             return None
-        return Arrived.read(id, message_from_bytes(written, EmailMessage, policy=SMTP))
+        return Arrived.read(id, message_from_bytes(written, EmailMessage, policy=WRITTEN))
 
 
 def _keep(kept: Path, written: bytes) -> None:

@@ -196,9 +196,9 @@ def demo(orders: Path | None, url: str | None, key: str | None, data_dir: str | 
 
 
 async def _load(distribu: Distribu, plan: "invoices.Plan", progress: Progress) -> "invoices.Loaded":
+    """Load into the demo company, through a server in this process."""
     from distribu.entrypoints.demo import invoices
 
-    """Load into the demo company, through a server in this process."""
     made = await demo_company.prepare(distribu)
     async with serving.listening(distribu, "127.0.0.1", 0) as url:
         return await invoices.load(url, made.key, plan, progress)
