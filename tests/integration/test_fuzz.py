@@ -1,8 +1,10 @@
 """The HTTP door under fire: whatever is sent, it answers in its own words and never breaks."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,16 +20,19 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from distribu import Distribu, Refused, Shop
+from distribu import ContactRole, Distribu, Refused, Role, Shop
 from distribu.application import views
 from distribu.application.fields import UUID_PATTERN
-from distribu.application.kernel import Request
+from distribu.application.kernel import Command, Request
 from distribu.domain.errors import CODES
 from distribu.entrypoints.http import reference, wire
-from distribu.entrypoints.http.reference import openapi
+from distribu.entrypoints.http.browser import Site
+from distribu.entrypoints.http.reference import PEOPLE, openapi
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.serve import listening
+from distribu.entrypoints.http.sessions import Sessions
 from distribu.entrypoints.http.wire import Route
+from tests import people
 from tests.unit.test_http import ABSENT, CHANGING, World, full_body, route_id
 
 EXAMPLES = 8
@@ -47,11 +52,30 @@ bounded = settings(
 
 @pytest.fixture(scope="module")
 async def url(distribu: Distribu) -> AsyncIterator[str]:
-    async with listening(distribu, "127.0.0.1", 0) as url:
+    async with listening(distribu, "127.0.0.1", 0, site=Site(trusted=OURSELVES), keys=people.KEYS) as url:
         yield url
 
 
+OURSELVES = (ip_network("127.0.0.0/8"),)
+ADDRESSES = (f"2001:db8:bbbb:{n:x}::1" for n in itertools.count(1))
 SCHEMA = schemathesis.openapi.from_dict(openapi())
+SCHEMA_OF_PEOPLE = schemathesis.openapi.from_dict(openapi(PEOPLE))
+
+
+def takes_something(route: Route) -> bool:
+    known = wire.plan(route.request)
+    return bool(known.body or known.path) or issubclass(route.request, Command)
+
+
+DOORS = [
+    pytest.param(prefix, route, mode, id=f"{PEOPLE.id(prefix, route)}-{mode.value}")
+    for _, prefix, routes in PEOPLE.doors
+    for route in routes
+    for mode in GenerationMode
+    # What takes nothing cannot be asked wrongly.
+    if route.request not in {it.request for it in ROUTES}
+    and (mode is GenerationMode.POSITIVE or takes_something(route))
+]
 
 
 def in_our_words(response: Any) -> None:
@@ -103,6 +127,50 @@ async def test_what_the_document_suggests(route: Route, mode: GenerationMode, ur
         response = case.call(base_url=url, headers=headers)
         checks = [not_a_server_error, content_type_conformance, response_schema_conformance]
         # What is no such request at all may be told so in words that belong to no route.
+        checks += [status_code_conformance] if mode is GenerationMode.POSITIVE else []
+        case.validate_response(response, checks=checks, excluded_checks=[])
+        in_our_words(response)
+        answers += 1
+
+    await asyncio.to_thread(ask)
+    assert answers
+
+
+@pytest.mark.parametrize(("prefix", "route", "mode"), DOORS)
+async def test_what_the_document_of_people_suggests(
+    prefix: str, route: Route, mode: GenerationMode, url: str, distribu: Distribu, shop: Shop
+) -> None:
+    """Asked by whoever gets furthest there: an owner who runs the platform too, or a customer's admin."""
+    contact = await people.buyer(shop, await shop.customer(), ContactRole.ADMIN)
+    owner = await people.staff(shop, Role.OWNER, super_admin=True)
+    at_store = "{slug}" in prefix
+    slug = shop.company.slug
+    sessions = Sessions(distribu, people.KEYS, production=False)
+    session = contact.session if at_store else owner.session
+    cookie = sessions.begun(session, slug if at_store else None).partition(";")[0]
+    assert owner.member is not None
+    ids = {
+        "slug": slug,
+        "companyId": shop.company.id,
+        "customerId": contact.contact.customer_id,
+        "contactId": contact.contact.id,
+        "memberId": owner.member.id,
+        "sessionId": session.id,
+    }
+    operation = SCHEMA_OF_PEOPLE[reference.shown_path(route, prefix)][route.method]
+    answers = 0
+
+    @seed(1)
+    @settings(bounded, max_examples=4)
+    @given(case=operation.as_strategy(generation_mode=mode), there=st.booleans())
+    def ask(case: Any, there: bool) -> None:
+        nonlocal answers
+        if there:
+            case.path_parameters = aimed(case.path_parameters, ids)
+            case.body = aimed(case.body, ids)
+        headers = {"cookie": cookie, "sec-fetch-site": "same-origin", "x-forwarded-for": next(ADDRESSES)}
+        response = case.call(base_url=url, headers=headers)
+        checks = [not_a_server_error, content_type_conformance, response_schema_conformance]
         checks += [status_code_conformance] if mode is GenerationMode.POSITIVE else []
         case.validate_response(response, checks=checks, excluded_checks=[])
         in_our_words(response)

@@ -35,6 +35,7 @@ from distribu.domain.ordering import Order
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import Webhook, WireEvent, signature
 from distribu.entrypoints.http import reference, wire
+from distribu.entrypoints.http.cookies import staff_cookie
 from distribu.entrypoints.http.reference import openapi
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.wire import BODY_MAX, Route
@@ -1318,8 +1319,11 @@ class TestDocument(Door):
                 assert any(status.startswith("2") for status in operation["responses"])
                 assert all(one["description"] for one in operation["responses"].values())
 
-    def test_its_schemas_are_schemas_and_its_references_lead_somewhere(self) -> None:
-        document = openapi()
+    @pytest.mark.parametrize("of", [reference.API, reference.PEOPLE], ids=lambda of: of.title)
+    def test_its_schemas_are_schemas_and_its_references_lead_somewhere(
+        self, of: reference.Documented
+    ) -> None:
+        document = openapi(of)
         schemas = list(document["components"]["schemas"].values())
         for methods in document["paths"].values():
             for operation in methods.values():
@@ -1333,6 +1337,22 @@ class TestDocument(Door):
         known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
         assert references <= known
         assert len(references) > 10
+
+    async def test_that_of_people_has_every_door(self, api: httpx.AsyncClient) -> None:
+        document = (await api.get("http://distribu/auth/openapi.json")).json()
+        assert document == json.loads(json.dumps(openapi(reference.PEOPLE)))
+        operations = [one for methods in document["paths"].values() for one in methods.values()]
+        ids = [one["operationId"] for one in operations]
+        routes = [(prefix, route) for _, prefix, routes in reference.PEOPLE.doors for route in routes]
+        assert sorted(ids) == sorted({reference.PEOPLE.id(*one) for one in routes})
+        assert len(ids) == len(routes)
+        for prefix, route in routes:
+            told = document["paths"][reference.shown_path(route, prefix)][route.method.lower()]
+            assert (told.get("security") == []) is (route.request.needs is Permission.VISIT)
+        assert document["security"] == [{"staff": []}, {"store": []}]
+        assert document["webhooks"] == {}
+        (staff,) = (one for name, one in document["components"]["securitySchemes"].items() if name == "staff")
+        assert (staff["in"], staff["name"]) == ("cookie", staff_cookie(production=False))
 
     @pytest.mark.parametrize("route", ROUTES, ids=route_id)
     def test_it_has_every_route(self, route: Route) -> None:
@@ -1472,6 +1492,20 @@ class TestPage(Door):
             assert f"<code>{code}</code>" in page.text
         for route in ROUTES:
             assert f"<code>{reference.shown_path(route)}</code>" in page.text
+
+    async def test_that_of_people_is_read_there_too(self, api: httpx.AsyncClient) -> None:
+        page = await api.get("http://distribu/auth/docs")
+        anchors = Anchors()
+        anchors.feed(page.text)
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert anchors.loads == []
+        assert {link[1:] for link in anchors.links if link[0] == "#"} <= set(anchors.ids)
+        assert len(anchors.ids) == len(set(anchors.ids))
+        text = unescape(page.text)
+        assert "curl -X POST http://distribu/auth/sign-up \\\n  -H 'Content-Type" in text
+        assert "curl -X GET http://distribu/account/sessions \\\n  -b cookies" in text
+        assert "Bearer" not in text
+        assert "/auth/docs" in (await api.get("/docs")).text
 
     async def test_its_commands_go_to_where_it_was_found(self, api: httpx.AsyncClient) -> None:
         for url in ("http://erp.example:8443", "https://[::1]:9"):

@@ -25,7 +25,7 @@ from distribu.application import (
     views,
 )
 from distribu.application.kernel import Request
-from distribu.entrypoints.http.routes import ROUTES, edits, issues, lists, makes, reads, removes
+from distribu.entrypoints.http.routes import ROUTES, edits, issues, lists, makes, reads, reads_all, removes
 from distribu.entrypoints.http.wire import Route
 
 FLOOR_S: Final = 0.25
@@ -74,7 +74,7 @@ _OWN: Final = (
     reads("", accounts.ReadAccount, "Account", profiles.AccountView),
     _does("/sign-out", sessions.SignOut, "Account", leaves=True),
     _does("/sign-out-everywhere", sessions.SignOutEverywhere, "Account", leaves=True),
-    reads("/sessions", sessions.ListSessions, "Account", profiles.SessionView),
+    reads_all("/sessions", sessions.ListSessions, "Account", profiles.SessionView),
     removes("/sessions/{session_id:str}", sessions.EndSession, "Account"),
     _does("/password", accounts.ChangePassword, "Account"),
     _does("/email", accounts.ChangeEmail, "Account"),
@@ -216,8 +216,8 @@ ADMIN: Final[Sequence[Route]] = (
     _does("/companies/{company_id:str}/suspend", platform.SuspendCompany, "Platform"),
     _does("/companies/{company_id:str}/resume", platform.ResumeCompany, "Platform"),
     _does("/companies/{company_id:str}/limit", platform.SetCompanyLimit, "Platform"),
-    reads("/failed-jobs", platform.ListFailedJobs, "Platform", profiles.FailedJobView),
+    reads_all("/failed-jobs", platform.ListFailedJobs, "Platform", profiles.FailedJobView),
     lists("/inquiries", inquiries.ListInquiries, "Platform", profiles.InquiryView),
-    reads("/super-admins", platform.ListSuperAdmins, "Platform", profiles.PersonView),
+    reads_all("/super-admins", platform.ListSuperAdmins, "Platform", profiles.PersonView),
 )
 """Under ``/api/admin``, for super-admins, by their session."""

@@ -1,5 +1,10 @@
-"""The API's own documents: OpenAPI, and a page to read it on that loads nothing from elsewhere."""
+"""The API's own documents: OpenAPI, and a page to read it on that loads nothing from elsewhere.
 
+There are two: one of the public API, and one of the doors of people, for whoever puts pages before them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from importlib.metadata import version
@@ -14,8 +19,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from distribu.application.kernel import Command
+from distribu.domain.access import SCOPES, Permission
 from distribu.domain.errors import CODES
 from distribu.domain.webhooks import WireEvent
+from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.wire import BODY_MAX, BODY_S, Route, plan
 
@@ -39,8 +46,48 @@ _ERROR: Final[dict[str, Any]] = {
     },
 }
 
-PAGES: Final = frozenset({"/", "/api/v1", "/api/v1/docs"})
-"""Where the page to read is."""
+PAGES: Final = frozenset({"/", "/api/v1", "/api/v1/docs", "/auth/docs"})
+"""Where the pages to read are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Documented:
+    """What one document tells of: the routes behind some doors, and what one shows there.
+
+    ``doors`` are a name, a prefix and its routes each. ``cookies`` are those that prove a session, by the
+    names of security schemes; without any it is keys.
+    """
+
+    title: str
+    about: str
+    at: str
+    doors: tuple[tuple[str, str, Sequence[Route]], ...]
+    cookies: tuple[tuple[str, str], ...] = ()
+
+    def id(self, prefix: str, route: Route) -> str:
+        """What an operation goes by: the same request can be behind several doors."""
+        name = route.request.__name__
+        return name if len(self.doors) == 1 else f"{prefix.split('/')[1]}-{name}"
+
+
+API: Final = Documented(
+    title="Distribu API",
+    about="Wholesale ordering: products and stock, customers, orders, webhooks.",
+    at="/api/v1",
+    doors=(("", "/api/v1", ROUTES),),
+)
+PEOPLE: Final = Documented(
+    title="Distribu for people",
+    about="Signing in, accounts, teams and stores: for pages that are put before them.",
+    at="/auth",
+    doors=(
+        ("", "/auth", AUTH),
+        ("Staff", "/account", ACCOUNT),
+        ("Store", "/store/{slug}", STORE),
+        ("Platform", "/api/admin", ADMIN),
+    ),
+    cookies=(("staff", "distribu_staff"), ("store", "distribu_store_{slug}")),
+)
 
 _HERE: Final = "http://127.0.0.1:8000"
 _HOST: Final = compiled(r"[A-Za-z0-9._:\[\]-]{1,255}")
@@ -93,10 +140,11 @@ _LEFT_OUT: Final = {
 }
 
 
-@lru_cache(maxsize=1)
-def openapi() -> dict[str, Any]:
-    """The API as an OpenAPI 3.1 document."""
-    kinds = {route.request for route in ROUTES} | {route.result for route in ROUTES if route.result}
+@lru_cache(maxsize=2)
+def openapi(of: Documented = API) -> dict[str, Any]:
+    """A document of OpenAPI 3.1: that of the public API, or another."""
+    every = [route for _, _, routes in of.doors for route in routes]
+    kinds = {route.request for route in every} | {route.result for route in every if route.result}
     _, components = msgspec.json.schema_components(
         sorted(kinds, key=lambda kind: kind.__name__), ref_template=_REF
     )
@@ -104,33 +152,51 @@ def openapi() -> dict[str, Any]:
     # Inside, a number not given yet is raw text; on the wire it is always a number.
     components["OrderView"]["properties"]["number"] = {"type": "integer", "minimum": 1, "examples": [1001]}
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
-        own = components[route.request.__name__]
-        paths.setdefault(shown_path(route), {})[route.method.lower()] = _operation(route, own, components)
-    asked = {route.request.__name__ for route in ROUTES}
+    for name, prefix, routes in of.doors:
+        for route in routes:
+            told = _operation(route, components[route.request.__name__], components)
+            told["operationId"] = of.id(prefix, route)
+            told["tags"] = [f"{name}: {route.tag}" if name else route.tag]
+            if "{slug}" in prefix:
+                slug = {
+                    "type": "string",
+                    "maxLength": 60,
+                    "description": "The store's.",
+                    "examples": ["acme"],
+                }
+                told["parameters"].insert(0, {"name": "slug", "in": "path", "required": True, "schema": slug})
+            if route.request.needs is Permission.VISIT:
+                told["security"] = []
+            paths.setdefault(shown_path(route, prefix), {})[route.method.lower()] = told
+    asked = {route.request.__name__ for route in every}
     schemas = {name: schema for name, schema in components.items() if name not in asked}
+    proofs = _keys() if not of.cookies else _sessions(of.cookies)
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Distribu",
+            "title": of.title,
             "version": version("distribu"),
-            "description": "Wholesale ordering: products and stock, customers, orders, webhooks.",
+            "description": of.about,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"key": []}],
+        "security": [{name: []} for name in proofs],
         "paths": paths,
-        "webhooks": {event.value: {"post": _told_of(event)} for event in WireEvent},
-        "components": {
-            "schemas": {**schemas, "Error": _ERROR},
-            "securitySchemes": {
-                "key": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "An API key: `dk_…`, 46 characters.",
-                }
-            },
-        },
+        "webhooks": {event.value: {"post": _told_of(event)} for event in WireEvent if not of.cookies},
+        "components": {"schemas": {**schemas, "Error": _ERROR}, "securitySchemes": proofs},
+    }
+
+
+def _keys() -> dict[str, Any]:
+    text = "An API key: `dk_…`, 46 characters."
+    return {"key": {"type": "http", "scheme": "bearer", "description": text}}
+
+
+def _sessions(cookies: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    text = "A session, which signing in begins. In production the name begins with `__Host-`."
+    return {
+        name: {"type": "apiKey", "in": "cookie", "name": cookie, "description": text}
+        for name, cookie in cookies
     }
 
 
@@ -147,9 +213,9 @@ def _as_sent(schema: Any) -> None:
                 _as_sent(part)
 
 
-def shown_path(route: Route) -> str:
+def shown_path(route: Route, prefix: str = "/api/v1") -> str:
     """The path with its parameters as they are named on the wire."""
-    path = "/api/v1" + route.path.replace(":str}", "}")
+    path = prefix + route.path.replace(":str}", "}")
     for name, wire in plan(route.request).path.items():
         path = path.replace(f"{{{name}}}", f"{{{wire}}}")
     return path
@@ -177,7 +243,7 @@ def _operation(route: Route, own: dict[str, Any], components: dict[str, Any]) ->
     operation: dict[str, Any] = {
         "operationId": route.request.__name__,
         "summary": " ".join(summary.split()),
-        "description": " ".join(rest.split()) + (f"\n\nScope: `{needs.value}`." if needs else "\n\nAny key."),
+        "description": " ".join(rest.split()) + _needed(needs),
         "tags": [route.tag],
         "parameters": parameters,
         "responses": {str(route.status): _success(route, components), **_refusals(route)},
@@ -193,6 +259,12 @@ def _operation(route: Route, own: dict[str, Any], components: dict[str, Any]) ->
         content = {_JSON: {"schema": schema, "example": example(schema, components, needed=True)}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _needed(needs: Permission | None) -> str:
+    if needs is None:
+        return "\n\nAny key."
+    return f"\n\nScope: `{needs.value}`." if needs in SCOPES else f"\n\nNeeds `{needs.value}`."
 
 
 def _told_of(event: WireEvent) -> dict[str, Any]:
@@ -226,6 +298,8 @@ def _success(route: Route, components: dict[str, Any]) -> dict[str, Any]:
         return {"description": "Done."}
     one: dict[str, Any] = {"$ref": _REF.format(name=route.result.__name__)}
     schema: dict[str, Any] = {"type": "object", "required": ["data"], "properties": {"data": one}}
+    if route.many:
+        schema["properties"] = {"data": {"type": "array", "items": one}}
     if route.paged:
         cursor = {"anyOf": [{"type": "string"}, {"type": "null"}], "examples": [None]}
         more = {"type": "boolean", "examples": [False]}
@@ -279,17 +353,18 @@ def example(schema: dict[str, Any], components: dict[str, Any], *, needed: bool 
 def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
     """The document, the page and its style; ``origin`` is where people reach them, where that is known."""
 
-    @get("/api/v1/openapi.json", include_in_schema=False)
+    @get([f"{of.at}/openapi.json" for of in (API, PEOPLE)], include_in_schema=False)
     async def document(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
-        """The API as OpenAPI."""
-        here = openapi() | {"servers": [{"url": _root(request) or "/"}]}
+        """A document as OpenAPI."""
+        here = openapi(_asked_for(request)) | {"servers": [{"url": _root(request) or "/"}]}
         return ASGIResponse(body=msgspec.json.encode(here), media_type=_JSON)
 
     @get(sorted(PAGES), include_in_schema=False)
     async def page(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
-        """The API to read."""
+        """A document to read."""
         here = escape(origin or _here(request))
-        return ASGIResponse(body=_page(_root(request)).replace(_HERE, here).encode(), media_type="text/html")
+        text = _page(_root(request), _asked_for(request)).replace(_HERE, here)
+        return ASGIResponse(body=text.encode(), media_type="text/html")
 
     @get("/api/v1/docs.css", include_in_schema=False)
     async def style(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
@@ -297,6 +372,10 @@ def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
         return ASGIResponse(body=_style(), media_type="text/css", headers={"cache-control": "max-age=3600"})
 
     return [document, page, style]
+
+
+def _asked_for(request: HttpRequest[Any, Any, Any]) -> Documented:
+    return PEOPLE if request.scope["path"].removeprefix(_root(request)).startswith(PEOPLE.at) else API
 
 
 def _root(request: HttpRequest[Any, Any, Any]) -> str:
@@ -315,22 +394,25 @@ def _style() -> bytes:
     return (files("distribu.entrypoints.http") / "reference.css").read_bytes()
 
 
-@lru_cache(maxsize=4)
-def _page(root: str) -> str:
+@lru_cache(maxsize=8)
+def _page(root: str, of: Documented) -> str:
     """The page, as if it were served at `_HERE`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("distribu.entrypoints.http", "."), autoescape=True, trim_blocks=True
     )
     environment.filters["prose"] = _prose
-    document = openapi()
+    document = openapi(of)
     groups: dict[str, list[dict[str, Any]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            shown = _shown(root + path, method, operation, document["components"]["schemas"])
+            proof = [] if operation.get("security") == [] else [_PROOF[bool(of.cookies)]]
+            shown = _shown(root + path, method, operation, document["components"]["schemas"], proof)
             groups.setdefault(operation["tags"][0], []).append(shown)
     return environment.get_template("reference.html").render(
         root=root,
         here=_HERE,
+        at=of.at,
+        people=bool(of.cookies),
         info=document["info"],
         groups=groups,
         codes=sorted(CODES.items()),
@@ -344,14 +426,23 @@ def _prose(text: str) -> str:
     return _CODE.sub(lambda found: f"<code>{found[1] or found[2]}</code>", escape(text))
 
 
-def _shown(path: str, method: str, operation: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+_PROOF: Final = {
+    False: '-H "Authorization: Bearer $KEY"',
+    True: "-b cookies -H 'Sec-Fetch-Site: same-origin'",
+}
+"""How `curl` shows who asks: by a key, or by what signing in has left in a file of cookies."""
+
+
+def _shown(
+    path: str, method: str, operation: dict[str, Any], components: dict[str, Any], proof: list[str]
+) -> dict[str, Any]:
     def text(value: Any) -> str:
         return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON)
     status, done = next(iter(operation["responses"].items()))
     answer = done.get("content", {}).get(_JSON)
-    lines = [f"curl -X {method.upper()} {_HERE}{path}", '-H "Authorization: Bearer $KEY"']
+    lines = [f"curl -X {method.upper()} {_HERE}{path}", *proof]
     if operation["operationId"] == "PlaceOrder":
         lines.append("-H 'Idempotency-Key: PO-7741'")
     if body:

@@ -12,6 +12,11 @@ def reads(path: str, request: type[Request[Any]], tag: str, result: type[views.V
     return Route(method="GET", path=path, request=request, tag=tag, result=result)
 
 
+def reads_all(path: str, request: type[Request[Any]], tag: str, result: type[views.View]) -> Route:
+    """Things of which there are few, all at once."""
+    return Route(method="GET", path=path, request=request, tag=tag, result=result, many=True)
+
+
 def lists(path: str, request: type[Request[Any]], tag: str, result: type[views.View]) -> Route:
     """A page of things."""
     return Route(method="GET", path=path, request=request, tag=tag, result=result, paged=True)

@@ -63,7 +63,8 @@ class Route:
 
     ``instead`` tells those who send a field that is missing on purpose what to do instead. One that
     ``enters`` begins a session, and one that ``leaves`` ends it. What must not tell by its time whether
-    something is known takes at least ``floor_s`` seconds, whatever comes of it.
+    something is known takes at least ``floor_s`` seconds, whatever comes of it. An answer that is ``many`` is
+    a list in one piece, of so few that nobody turns its pages.
     """
 
     method: str
@@ -78,6 +79,7 @@ class Route:
     enters: bool = False
     leaves: bool = False
     floor_s: float = 0.0
+    many: bool = False
 
     @property
     def secret(self) -> bool:
