@@ -112,6 +112,7 @@ class Container(containers.DeclarativeContainer):
         directory=directory,
         queue=queue,
         limiter=limiter,
+        local=in_process,
         clock=clock,
         entropy=entropy,
         vault=vault,
@@ -251,4 +252,4 @@ def inside(distribu: Distribu, connection: AsyncConnection[Any]) -> Distribu:
     host's role must be a member of ``distribu_tenant``.
     """
     store = HostStore(connection, clock=distribu.ports.clock)
-    return Distribu(replace(distribu.ports, store=store))
+    return Distribu(replace(distribu.ports, store=store), beside=distribu)

@@ -118,6 +118,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hasher_waiting: Annotated[
         int, Meta(ge=1, le=10_000, description="passwords that may wait to be hashed; more is busy")
     ] = 64
+    metrics_token: Annotated[
+        str | None,
+        Meta(description="what a monitor shows to read /metrics; in production there are none without it"),
+    ] = None
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 64
 
     def __repr__(self) -> str:
@@ -186,7 +190,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 _SECRET: Final = frozenset(
     {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url", "resend_key"}
-    | {"staff_session_keys", "store_session_keys"}
+    | {"staff_session_keys", "store_session_keys", "metrics_token"}
 )
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SCHEMES: Final = {
@@ -202,6 +206,9 @@ _ORIGIN: Final = re.compile(
 
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188})")
 _RESEND_KEY: Final = re.compile(r"[!-~]{1,200}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{32,200}")
+"""As RFC 6750 (2.1) writes what comes after "Bearer", and long enough not to be found by trying."""
+
 _CONTACT: Final = re.compile(r"mailto:[!-~]+@[!-~]+|https://[!-~]+")
 SESSION_KEY_MIN: Final = 32
 """Characters of a key that signs sessions (RFC 7518, 3.2)."""
@@ -279,6 +286,11 @@ def _wrong(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}MAIL_FROM must be one plain address, such as orders@orders.example")
     if settings.resend_key is not None and not _RESEND_KEY.fullmatch(settings.resend_key):
         problems.append(f"{PREFIX}RESEND_KEY is no key of Resend")
+    token = settings.metrics_token
+    if token is not None and (not _TOKEN.fullmatch(token) or len(set(token)) < 12):
+        problems.append(
+            f"{PREFIX}METRICS_TOKEN must have 32 to 200 letters, digits and -._~+/=, and be hard to guess"
+        )
     return problems + (_wrong_in_production(settings) if settings.production else [])
 
 

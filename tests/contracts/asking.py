@@ -10,11 +10,21 @@ import pytest
 from distribu import Harness, Refused, Shop
 from distribu.application.audit import ListAudit
 from distribu.application.kernel import Request
-from distribu.application.ports import Change, NewRecord, Page, Scope, Store, StoredAnswer, Tx
+from distribu.application.ports import (
+    Change,
+    Finders,
+    NewRecord,
+    Page,
+    Scope,
+    Store,
+    StoredAnswer,
+    Tx,
+)
 from distribu.domain.access import Actor, ActorKind, ContactRole
-from distribu.domain.audit import Person, Record
+from distribu.domain.audit import AccessRefused, Person, Record
 from distribu.domain.customers import Customer
 from distribu.domain.entity import Entity
+from distribu.domain.values import CompanyId
 
 T = TypeVar("T")
 
@@ -72,7 +82,11 @@ async def log_of(shop: Shop, action: str | None = None) -> list[Record]:
 
 
 async def everything(shop: Shop) -> Any:
-    """All that the company holds, to be compared with what it holds later."""
+    """All that the company holds, to be compared with what it holds later.
+
+    What is not in it is who was refused for lack of a permission (see `refusals_of`): that is written when
+    nothing else is.
+    """
     async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
         held: list[Any] = [await tx.companies.current()]
         products = await walk(lambda cursor: tx.products.page(limit=100, cursor=cursor))
@@ -84,11 +98,21 @@ async def everything(shop: Shop) -> Any:
             await walk(lambda cursor: tx.webhooks.page(limit=100, cursor=cursor)),
             await walk(lambda cursor: tx.members.page(limit=100, cursor=cursor)),
             await walk(lambda cursor: tx.invitations.page(limit=100, cursor=cursor)),
-            await walk(lambda cursor: tx.records.page(limit=100, cursor=cursor)),
+            [one for one in await _records(tx) if one.action != AccessRefused.name],
         ]
         for product in products:
             held.append(await tx.products.movements(product.id, limit=100))
         return held
+
+
+async def _records(tx: Finders) -> list[Record]:
+    return await walk(lambda cursor: tx.records.page(limit=100, cursor=cursor))
+
+
+async def refusals_of(company_id: CompanyId, store: Store) -> list[Record]:
+    """The entries of a company, or of the realm, that tell of a lack of permission; oldest first."""
+    async with store.begin(Scope(company_id), readonly=True) as tx:
+        return [one for one in await _records(tx) if one.action == AccessRefused.name][::-1]
 
 
 class No:
@@ -99,14 +123,23 @@ class No:
 
 @asynccontextmanager
 async def refused(shop: Shop, code: str, kind: type[Refused] = Refused) -> AsyncIterator[No]:
-    """What is done inside is refused with this code, and nothing of the company changes."""
+    """What is done inside is refused with this code, and nothing of the company changes.
+
+    A lack of permission leaves one entry in the audit log at most, which tells of this very refusal; any
+    other refusal leaves none.
+    """
     before = await everything(shop)
+    noted = len(await refusals_of(shop.company.id, store_of(shop)))
     no = No()
     with pytest.raises(kind) as raised:
         yield no
     no.refused = raised.value
     assert raised.value.code == code
     assert await everything(shop) == before
+    new = (await refusals_of(shop.company.id, store_of(shop)))[noted:]
+    assert [one.metadata["code"] for one in new] in ([], [code])
+    if code not in ("forbidden", "missing_scope"):
+        assert new == []
 
 
 @asynccontextmanager

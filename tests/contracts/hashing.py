@@ -149,6 +149,11 @@ class HasherContract:
                 await asked
             assert (busy.value.code, busy.value.retry_after_s) == ("busy", 1)
             assert PASSWORD.reveal() not in f"{busy.value} {busy.value!r}"
+        assert full_hasher.turned_away == 3
+
+    async def test_nobody_is_turned_away_while_there_is_room(self, hasher: Hasher) -> None:
+        await asyncio.gather(*(hasher.hash(PASSWORD) for _ in range(5)))
+        assert hasher.turned_away == 0
 
     @pytest.mark.parametrize(
         "text", ["password", "12345678", "qwertyuiop", "PassWord1", "iloveyou", "88888888", "september"]

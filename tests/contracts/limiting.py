@@ -145,3 +145,8 @@ class RateLimiterContract:
         assert all(seen[case] >= 5 for case in (cases if most > 1 else cases[:-1])), seen
         after_a_full_window = zip(passed[most:], passed, strict=False)
         assert all(at - first >= 60_000 for at, first in after_a_full_window), "a window held one more"
+
+    async def test_one_that_answers_itself_is_never_away(self, limiter: RateLimiter) -> None:
+        for _ in range(7):
+            await limiter.take(five_a_minute())
+        assert limiter.away == 0

@@ -30,6 +30,10 @@ class ClockContract:
         times = [clock.now() for _ in range(200)]
         assert times == sorted(times)
 
+    async def test_what_has_elapsed_only_grows(self, clock: Clock) -> None:
+        spans = [clock.elapsed() for _ in range(200)]
+        assert spans == sorted(spans)
+
 
 class EntropyContract:
     """A fixture ``entropy`` gives the adapter."""

@@ -228,6 +228,50 @@ class QueueContract:
         assert vault.open(parcel.old_secret) == old
         assert parcel.grace_expires_at == shop.clock.now() + timedelta(days=7)
 
+    # --- backlog --------------------------------------------------------------------------------
+
+    async def test_what_waits_is_counted_until_it_is_done(self, shop: Harness) -> None:
+        """Of all companies: what other tests left waiting is there before and after."""
+        queue = shop.distribu.ports.queue
+
+        async def counts() -> list[int]:
+            found = await queue.backlog(now=shop.clock.now())
+            return [found.events.count, found.deliveries.count, found.mails.count]
+
+        await relay(shop)
+        webhook, _ = await shop.webhook()
+        events, deliveries, mails = await counts()
+        await shop.product()
+        await shop.product()
+        await mail(shop, "a@b.example")
+        assert await counts() == [events + 2, deliveries, mails + 1]
+        await relay(shop)
+        assert await counts() == [0, deliveries + 2, mails + 1]
+        first, second = await claim(shop)
+        await finish(shop, first, DeliveryStatus.DELIVERED)
+        await finish(shop, second, DeliveryStatus.PENDING, wait_s=60)
+        (parcel,) = await claim_mails(shop)
+        await finish_mail(shop, parcel, MailStatus.SENT)
+        assert await counts() == [0, deliveries + 1, mails], "what is tried again is still to be done"
+        await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
+        assert await counts() == [0, deliveries, mails], "nobody waits for a webhook that is off"
+
+    async def test_what_waits_is_late_since_it_was_due(self, shop: Harness) -> None:
+        queue = shop.distribu.ports.queue
+        await shop.webhook()
+        await shop.product()
+        await mail(shop, "a@b.example")
+        later = shop.clock.now() + timedelta(days=4_000)  # nothing else is that late
+        found = await queue.backlog(now=later)
+        assert found.events.late_s >= timedelta(days=4_000).total_seconds()
+        assert found.mails.late_s >= timedelta(days=4_000).total_seconds()
+        await relay(shop)
+        found = await queue.backlog(now=later)
+        assert (found.events.count, found.events.late_s) == (0, 0.0)
+        assert found.deliveries.late_s >= timedelta(days=4_000).total_seconds()
+        found = await queue.backlog(now=shop.clock.now() - timedelta(days=4_000))
+        assert (found.deliveries.late_s, found.mails.late_s) == (0.0, 0.0), "none is due yet"
+
     # --- claim -----------------------------------------------------------------------------------
 
     async def test_what_is_claimed_is_nobody_elses_until_the_claim_runs_out(self, shop: Harness) -> None:

@@ -197,6 +197,7 @@ class Counting:
 
     def __init__(self, hasher: Hasher) -> None:
         self.asked: list[str] = []
+        self.under_way = self.turned_away = 0
         self._hasher = hasher
 
     async def hash(self, password: Secret) -> str:

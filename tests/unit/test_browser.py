@@ -15,6 +15,7 @@ from litestar import Request as HttpRequest
 import distribu
 from distribu import Distribu, Harness, http_app
 from distribu.adapters.memory.twins import MovedClock
+from distribu.application.counts import Counts
 from distribu.application.kernel import Request
 from distribu.domain.access import Actor
 from distribu.domain.errors import Bug, Forbidden
@@ -215,7 +216,7 @@ async def test_a_mistake_of_the_framework_s(site: Site, caplog: pytest.LogCaptur
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise ZeroDivisionError("hunter2")
 
-    answer = await ask(defended(broken, site, lambda: "id-1"), "GET", "/", **BY_HTTPS)
+    answer = await ask(defended(broken, site, lambda: "id-1", Counts()), "GET", "/", **BY_HTTPS)
     assert answer.status == 500
     defends(answer, hsts=site.production)
     assert answer.headers["x-request-id"] == "id-1"
@@ -231,7 +232,7 @@ async def test_an_answer_that_has_begun_is_not_begun_again(site: Site) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await ask(defended(breaking, site, str), "GET", "/", **BY_HTTPS)
+        await ask(defended(breaking, site, str, Counts()), "GET", "/", **BY_HTTPS)
 
 
 async def test_what_an_answer_says_itself_is_only_made_stricter(site: Site) -> None:
@@ -241,7 +242,7 @@ async def test_what_an_answer_says_itself_is_only_made_stricter(site: Site) -> N
         await send({"type": "http.response.start", "status": 200, "headers": given})
         await send({"type": "http.response.body", "body": b""})
 
-    app = defended(page, site, str)
+    app = defended(page, site, str, Counts())
     for _ in range(2):  # and does not grow
         answer = await ask(app, "GET", "/", **BY_HTTPS)
         assert answer.raw[:2] == given
@@ -257,7 +258,7 @@ async def test_what_a_browser_has_of_a_page_keeps_its_policy(site: Site) -> None
         await send({"type": "http.response.start", "status": 304, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    answer = await ask(defended(unchanged, site, str), "GET", "/", **BY_HTTPS)
+    answer = await ask(defended(unchanged, site, str, Counts()), "GET", "/", **BY_HTTPS)
     assert answer.headers["content-security-policy"] == PAGE
 
 
@@ -268,7 +269,7 @@ async def test_what_is_no_http_is_passed_on(site: Site) -> None:
         seen.append((scope["type"], send))
 
     for kind in ("lifespan", "websocket"):
-        await defended(inner, site, str)({"type": kind}, None, "send")
+        await defended(inner, site, str, Counts())({"type": kind}, None, "send")
     assert seen == [("lifespan", "send"), ("websocket", "send")]
 
 

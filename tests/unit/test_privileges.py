@@ -114,6 +114,8 @@ WANTED: Final = (
 class Unlimited:
     """A limiter that lets everything through."""
 
+    away = 0
+
     async def take(self, limit: Limit) -> Standing:
         return Standing(True, limit.most, limit.most, 0, 0, None)
 

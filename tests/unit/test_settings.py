@@ -51,6 +51,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "DISTRIBU_DATABASE_POOL": "20",
             "DISTRIBU_DATABASE_PREPARE": "false",
             "DISTRIBU_WORKER_CONCURRENCY": "8",
+            "DISTRIBU_METRICS_TOKEN": "metrics-0123456789_abcdefghijklmnop",
             "DISTRIBU_OWNER_DATABASE_URL": "postgresql://owner:Xk29-long@db.example/distribu?sslmode=verify-full",
             "DISTRIBU_QUEUE_DATABASE_URL": "postgresql://q:Xk29-long@db.example/distribu?sslmode=verify-ca",
         }
@@ -125,6 +126,11 @@ def test_what_is_no_setting() -> None:
         ("DATABASE_PREPARE", "maybe"),
         ("ENV", "staging"),
         ("WORKER_CONCURRENCY", "0"),
+        ("METRICS_TOKEN", "short-0123456789abcdefghijklmno"),
+        ("METRICS_TOKEN", "a" * 40),
+        ("METRICS_TOKEN", "two words 0123456789abcdefghijklmnop"),
+        ("METRICS_TOKEN", "0123456789abcdefghijklmnopqrst\u00fcv"),
+        ("METRICS_TOKEN", "0123456789abcdefghij" * 11),
         ("DATABASE_URL", "mysql://db"),
         ("DATABASE_URL", "postgresql:db"),
         ("DATABASE_URL", "host=db"),
@@ -311,6 +317,7 @@ SECRETS = {
     "DISTRIBU_QUEUE_DATABASE_URL": "postgresql://app:hunter2@exa\u2100mple/db",
     "DISTRIBU_REDIS_URL": "http://:hunter2@cache",
     "DISTRIBU_VAULT_KEYS": "hunter2",
+    "DISTRIBU_METRICS_TOKEN": "hunter2",
 }
 
 

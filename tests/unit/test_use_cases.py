@@ -12,6 +12,7 @@ from tests.contracts.members import MemberUseCases as TestMembers
 from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
+from tests.contracts.refusals import RefusalUseCases as TestRefusals
 from tests.contracts.sessions import SessionUseCases as TestSessions
 from tests.contracts.team import CompanyUseCases as TestTeam
 from tests.contracts.webhooks import WebhookUseCases as TestWebhooks
@@ -29,6 +30,7 @@ __all__ = [
     "TestOperators",
     "TestOrdering",
     "TestPlatform",
+    "TestRefusals",
     "TestSessions",
     "TestTeam",
     "TestWebhooks",

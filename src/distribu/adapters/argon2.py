@@ -74,7 +74,8 @@ class Argon2Hasher:
         self._pool = ThreadPoolExecutor(threads, "hasher")
         self._most = threads + waiting_max
         self._lock = threading.Lock()
-        self._under_way = 0
+        self.under_way = 0
+        self.turned_away = 0
 
     async def hash(self, password: Secret) -> str:
         return await self._in_turn(lambda: self._argon2.hash(_bytes(canonical_password(password))))
@@ -91,17 +92,18 @@ class Argon2Hasher:
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         with self._lock:
-            if self._under_way >= self._most:
+            if self.under_way >= self._most:
+                self.turned_away += 1
                 raise Busy("busy", retry_after_s=1)
             turn = self._pool.submit(work)
-            self._under_way += 1
+            self.under_way += 1
         # Called by whoever ends it: a thread, or a caller that gives up before its turn comes.
         turn.add_done_callback(self._over)
         return await asyncio.wrap_future(turn)
 
     def _over(self, _: "Future[Any]") -> None:
         with self._lock:
-            self._under_way -= 1
+            self.under_way -= 1
 
     def _verdict(self, password: Secret, encoded: str | None) -> Verdict:
         if encoded is not None and (right := bcrypt_right(password, encoded)) is not None:

@@ -24,6 +24,7 @@ class InProcessLimiter:
         self._clock = clock
         self._keys_max = keys_max
         self._logs: OrderedDict[str, deque[float]] = OrderedDict()
+        self.away = 0
 
     async def take(self, limit: Limit) -> Standing:
         now = self._clock.now().timestamp()

@@ -49,6 +49,7 @@ class RedisLimiter:
     """Implements the port RateLimiter with one call of one script for each key."""
 
     def __init__(self, url: str, *, clock: Clock, entropy: Entropy) -> None:
+        self.away = 0
         self._clock = clock
         self._redis: Redis = Redis.from_url(
             url,

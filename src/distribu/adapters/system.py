@@ -15,6 +15,9 @@ class SystemClock:
         now = datetime.now(UTC)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
+    def elapsed(self) -> float:
+        return time.perf_counter()
+
 
 class Uuid7:
     """UUIDv7 (RFC 9562, 5.7): 48 bits of milliseconds, then a counter begun at random each millisecond.

@@ -33,8 +33,11 @@ class Envelope(views.View, frozen=True, kw_only=True):
     data: msgspec.Raw
 
 
-async def deliver(ports: Ports, parcel: Parcel) -> None:
-    """Make the next attempt of a claimed delivery. No transaction is held while the other side thinks."""
+async def deliver(ports: Ports, parcel: Parcel) -> DeliveryStatus:
+    """Make the next attempt of a claimed delivery. No transaction is held while the other side thinks.
+
+    Returns what came of it; it stays pending when there will be another.
+    """
     now = ports.clock.now()
     envelope = Envelope(
         id=parcel.event_id,
@@ -68,10 +71,14 @@ async def deliver(ports: Ports, parcel: Parcel) -> None:
         status = DeliveryStatus.DEAD if wait_s is None else DeliveryStatus.PENDING
     again = None if wait_s is None else ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
     await ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
+    return status
 
 
-async def post(ports: Ports, parcel: MailParcel) -> None:
-    """Make the next attempt of a claimed mail; the waits between attempts are those of webhooks."""
+async def post(ports: Ports, parcel: MailParcel) -> MailStatus:
+    """Make the next attempt of a claimed mail; the waits between attempts are those of webhooks.
+
+    Returns what came of it.
+    """
     token = None if parcel.sealed is None else ports.vault.open(parcel.sealed)
     mail = Mail(parcel.id, parcel.to, letters.read(parcel.letter), token)
     status, again, error = MailStatus.SENT, None, ""
@@ -88,6 +95,7 @@ async def post(ports: Ports, parcel: MailParcel) -> None:
             again = ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
         error = str(refused)
     await ports.queue.finish_mail(parcel, status=status, next_attempt_at=again, error=error)
+    return status
 
 
 def headers(parcel: Parcel, body: bytes, secrets: list[Secret], timestamp_s: int) -> dict[str, str]:

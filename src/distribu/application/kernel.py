@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast, overload
 import msgspec
 
 from distribu.application import reactions, views
+from distribu.application.counts import Counts
 from distribu.application.fields import Value
 from distribu.application.ports import (
     NUMBER_TO_COME,
@@ -39,11 +40,12 @@ from distribu.application.ports import (
     Tx,
     Vault,
 )
+from distribu.application.refusals import Refusals
 from distribu.domain.access import Actor, ActorKind, Permission
 from distribu.domain.accounts import REALM
 from distribu.domain.audit import FORMAT, METADATA_MAX, Entry, Person
 from distribu.domain.entity import Entity, Event, Numbered
-from distribu.domain.errors import Bug, Busy, Forbidden, RateLimited, Refused
+from distribu.domain.errors import Bug, Busy, Forbidden, InDoubt, RateLimited, Refused
 from distribu.domain.values import CompanyId, Secret
 
 R = TypeVar("R")
@@ -51,6 +53,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+T = TypeVar("T")
 
 TRIES: Final = 4
 """How often a command is run when the store gives up on it through nobody's fault."""
@@ -272,12 +275,13 @@ def home_of(actor: Actor) -> CompanyId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The adapters, by the names of what they do."""
+    """The adapters, by the names of what they do; ``local`` limits in this process alone."""
 
     store: Store
     directory: Directory
     queue: Queue
     limiter: RateLimiter
+    local: RateLimiter
     clock: Clock
     entropy: Entropy
     vault: Vault
@@ -317,10 +321,18 @@ class Issued(Generic[R]):
 
 
 class Distribu:
-    """The whole product, behind one method."""
+    """The whole product, behind one method.
 
-    def __init__(self, ports: Ports) -> None:
+    One that works in a host's transaction has another ``beside`` it, which counts and records what was
+    refused: that is to stay when the host rolls back.
+    """
+
+    def __init__(self, ports: Ports, *, beside: "Distribu | None" = None) -> None:
         self.ports = ports
+        self.counts: Counts = beside.counts if beside else Counts()
+        self.refusals: Refusals = (
+            beside.refusals if beside else Refusals(ports.local, self.counts, self._record)
+        )
         self.wake: Callable[[], None] = lambda: None
         """Called after every commit; a worker in the same process sets it."""
 
@@ -330,7 +342,20 @@ class Distribu:
         Raises `Refused` and its kinds; then nothing was changed. Raises `InDoubt` when the database was
         lost while it was committing.
         """
-        return await self.run(self._admitted(actor, request), request)
+        return await self._counted(
+            actor, type(request), lambda: self.run(self._admitted(actor, request), request)
+        )
+
+    async def admit(self, actor: Actor, request: type[Request[Any]]) -> None:
+        """Raises `Forbidden` when the actor lacks what this kind of request needs: for doors, which ask
+        before they read what is sent. To execute it asks again."""
+        needs = request.needs
+        try:
+            actor.require(needs)
+        except Forbidden as refusal:
+            self.counts.request(request.__name__, refusal.code, 0.0)
+            await self.refusals.note(actor, request.__name__, refusal)
+            raise
 
     async def run(self, actor: Actor, request: Request[R]) -> R:
         """Run a request that was admitted: for the executor and its processes alone."""
@@ -340,7 +365,8 @@ class Distribu:
                 return cast(R, await request.run(Reads(tx, actor, self.ports.clock.now())))
         if isinstance(request, Process):
             return cast(R, await request.run(Outside(self, actor, self.ports)))
-        result, _ = await self._retrying(lambda: self._attempt(actor, _command(request), None, None))
+        command = _command(request)
+        result, _ = await self._retrying(command, lambda: self._attempt(actor, command, None, None))
         return cast(R, result)
 
     async def execute_once(self, actor: Actor, request: Request[R], once: Once[R]) -> Answer:
@@ -349,13 +375,16 @@ class Distribu:
         The same request again gets the first one's answer. Raises `Refused` (idempotency_key_reused)
         when the request under the key was another one.
         """
+        return await self._counted(actor, type(request), lambda: self._once(actor, request, once))
+
+    async def _once(self, actor: Actor, request: Request[R], once: Once[R]) -> Answer:
         actor = self._admitted(actor, request)
         command = _command(request)
         key = OnceKey(
             f"{actor.kind}:{actor.customer_id or ''}:{actor.id}", once.key, self._fingerprint(request)
         )
         try:
-            _, body = await self._retrying(lambda: self._attempt(actor, command, key, once))
+            _, body = await self._retrying(command, lambda: self._attempt(actor, command, key, once))
             return Answer(body, replayed=False)
         except AlreadyAnswered as earlier:
             answer = earlier.answer
@@ -376,13 +405,46 @@ class Distribu:
             raise Forbidden("forbidden")
         return actor
 
-    async def _retrying(self, attempt: Callable[[], Awaitable[tuple[Any, bytes]]]) -> tuple[Any, bytes]:
+    async def _counted(
+        self, actor: Actor, request: type[Request[Any]], attempt: Callable[[], Awaitable[T]]
+    ) -> T:
+        began = self.ports.clock.elapsed()
+        outcome = "internal_error"
+        try:
+            result = await attempt()
+        except Refused as refusal:
+            outcome = refusal.code
+            if isinstance(refusal, Forbidden):
+                await self.refusals.note(actor, request.__name__, refusal)
+            raise
+        except InDoubt:
+            outcome = "outcome_unknown"
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        else:
+            outcome = "ok"
+            return result
+        finally:
+            self.counts.request(request.__name__, outcome, self.ports.clock.elapsed() - began)
+
+    async def _record(self, actor: Actor, entry: Entry) -> None:
+        async with self.ports.store.begin(_scope(actor)) as tx:
+            work = Work(tx, actor, self.ports.clock.now(), self.ports)
+            work.record(entry)
+            await tx.write([], self._records(work), None)
+
+    async def _retrying(
+        self, command: Command[Any], attempt: Callable[[], Awaitable[tuple[Any, bytes]]]
+    ) -> tuple[Any, bytes]:
         for tried in range(TRIES):
             try:
                 return await attempt()
             except Again:
                 if tried + 1 == TRIES:
                     break
+                self.counts.retries[type(command).__name__] += 1
                 await asyncio.sleep(0.01 * (tried + self.ports.entropy.fraction()))
         raise Busy("busy", retry_after_s=1)
 

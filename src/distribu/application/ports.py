@@ -241,6 +241,27 @@ class MailStatus(StrEnum):
     DEAD = "DEAD"
 
 
+BACKLOG_MAX: Final = 10_000
+"""What waits is counted up to here: beyond it, how much more there is changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many wait (`BACKLOG_MAX` at most), and for how long the first of them has been due, in seconds."""
+
+    count: int
+    late_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is still to be done, of all companies: events to relay, deliveries and mails to make."""
+
+    events: Waiting
+    deliveries: Waiting
+    mails: Waiting
+
+
 class Queue(Protocol):
     """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities."""
 
@@ -281,6 +302,13 @@ class Queue(Protocol):
         """Remember when and from where a session was last used."""
         ...
 
+    async def backlog(self, *, now: datetime) -> Backlog:
+        """What is still to be done; what waits for a later attempt counts and is not late.
+
+        Deliveries to a webhook that is switched off wait for nothing and do not count.
+        """
+        ...
+
     async def purge(self, *, now: datetime) -> int:
         """Forget idempotency keys older than a day, and that mails were sent after `MAILS_KEPT`.
 
@@ -295,6 +323,10 @@ class Queue(Protocol):
 class Clock(Protocol):
     def now(self) -> datetime:
         """UTC, whole milliseconds."""
+        ...
+
+    def elapsed(self) -> float:
+        """Seconds since a moment that stays the same: never fewer than before, whatever is set."""
         ...
 
 
@@ -342,6 +374,11 @@ class LimiterAway(Exception):
 
 
 class RateLimiter(Protocol):
+    @property
+    def away(self) -> int:
+        """How many were counted by this server alone, since what counts for all of them was away."""
+        ...
+
     async def take(self, limit: Limit) -> Standing:
         """Count one, unless the limit is reached: what is not allowed does not count.
 
@@ -373,6 +410,16 @@ class Verdict:
 
 class Hasher(Protocol):
     """Passwords, as `canonical_password` writes them. No error of it quotes one."""
+
+    @property
+    def under_way(self) -> int:
+        """How many passwords are hashed or tried now, or wait for it."""
+        ...
+
+    @property
+    def turned_away(self) -> int:
+        """How many were answered `Busy`."""
+        ...
 
     async def hash(self, password: Secret) -> str:
         """At most 255 ASCII characters that tell nothing of the password, not even that two are equal.

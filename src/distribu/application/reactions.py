@@ -66,6 +66,7 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         accounts.SuperAdminRevoked,
         accounts.UserCreated,
         accounts.UserEdited,
+        audit.AccessRefused,
         audit.CustomEntry,
         catalog.StockReceived,
         catalog.StockAdjusted,

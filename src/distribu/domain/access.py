@@ -177,8 +177,9 @@ class Actor:
         if permission is None:
             return
         if self.kind is ActorKind.API_KEY and permission in SCOPES:
-            raise Forbidden("missing_scope", f"This key lacks the scope {permission.value}.")
-        raise Forbidden("forbidden")
+            no = f"This key lacks the scope {permission.value}."
+            raise Forbidden("missing_scope", no, lacks=permission.value)
+        raise Forbidden("forbidden", lacks=permission.value)
 
     @classmethod
     def system(cls, company_id: CompanyId | None, label: str = "system") -> Self:

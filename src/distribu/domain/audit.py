@@ -43,6 +43,21 @@ class CustomEntry(Entry):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRefused(Entry):
+    """Somebody who is known asked for what they may not do.
+
+    ``permission`` is what they lack; None when they hold it and may still not do this to that. Of
+    ``left_out`` more in this company, before this one, there is no entry: they came too fast.
+    """
+
+    name: ClassVar[str] = "access.refused"
+    request: str
+    code: str
+    permission: str | None
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """What of a record names a person. It stands in a row of its own and can be erased.
 

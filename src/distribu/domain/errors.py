@@ -131,7 +131,15 @@ class PaymentRequired(Refused):
 
 
 class Forbidden(Refused):
-    """We know who it is, and they may not."""
+    """We know who it is, and they may not. ``lacks`` is the permission that is missing, where it is one.
+
+    ``noted`` is set once the audit log had its say.
+    """
+
+    def __init__(self, code: str, message: str | None = None, *, lacks: str | None = None) -> None:
+        super().__init__(code, message)
+        self.lacks = lacks
+        self.noted = False
 
 
 class NotFound(Refused):

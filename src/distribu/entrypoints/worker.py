@@ -117,8 +117,10 @@ class Worker:
 
     async def _post(self, parcel: MailParcel) -> None:
         try:
-            await post(self.distribu.ports, parcel)
+            status = await post(self.distribu.ports, parcel)
+            self.distribu.counts.mails[status.lower()] += 1
         except Exception:
+            self.distribu.counts.mails["stumbled"] += 1
             log.exception("mail %s stumbled; its claim runs out and it is tried again", parcel.id)
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
@@ -127,8 +129,10 @@ class Worker:
 
     async def _deliver(self, parcel: Parcel) -> None:
         try:
-            await deliver(self.distribu.ports, parcel)
+            status = await deliver(self.distribu.ports, parcel)
+            self.distribu.counts.deliveries[status.lower()] += 1
         except Exception:
+            self.distribu.counts.deliveries["stumbled"] += 1
             log.exception(
                 "delivery %s stumbled; its claim runs out and it is tried again", parcel.delivery_id
             )

@@ -33,9 +33,11 @@ from distribu.adapters.memory.people import (
 from distribu.adapters.memory.platform import Platform
 from distribu.adapters.memory.reading import Finder, MemoryRead, page
 from distribu.application.ports import (
+    BACKLOG_MAX,
     MAILS_KEPT,
     NUMBER_TO_COME,
     AlreadyAnswered,
+    Backlog,
     Change,
     Clock,
     MailParcel,
@@ -48,6 +50,7 @@ from distribu.application.ports import (
     Parcel,
     Scope,
     StoredAnswer,
+    Waiting,
     everything_told,
 )
 from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant
@@ -338,6 +341,16 @@ class MemoryStore:
                 if status is not MailStatus.PENDING:
                     mail.parcel = replace(mail.parcel, to="", letter="", sealed=None)
 
+    async def backlog(self, *, now: datetime) -> Backlog:
+        events = [at for shelf in self.shelves.values() for _, at in shelf.outbox]
+        deliveries = [
+            sent.delivery.next_attempt_at
+            for sent in self._pending()
+            if self.shelves[sent.parcel.company_id].entities[Webhook][sent.parcel.webhook_id].is_active
+        ]
+        mails = [mail.due for shelf in self.shelves.values() for mail in shelf.mails if mail.due is not None]
+        return Backlog(_waiting(events, now), _waiting(deliveries, now), _waiting(mails, now))
+
     async def purge(self, *, now: datetime) -> int:
         gone = 0
         for shelf in self.shelves.values():
@@ -353,6 +366,11 @@ class MemoryStore:
             gone += len(shelf.mails) - len(kept)
             shelf.mails = kept
         return gone
+
+
+def _waiting(due: Sequence[datetime | None], now: datetime) -> Waiting:
+    first = min((at for at in due if at is not None), default=now)
+    return Waiting(min(len(due), BACKLOG_MAX), max(0.0, (now - first).total_seconds()))
 
 
 class MemoryTx:

@@ -27,6 +27,9 @@ class MovedClock:
     def now(self) -> datetime:
         return self._now
 
+    def elapsed(self) -> float:
+        return self._now.timestamp()
+
     def advance(self, **span: float) -> datetime:
         """Move on by ``days=``, ``hours=``, ``minutes=``, ``seconds=`` or ``milliseconds=``."""
         moved = self._now + timedelta(**span)
@@ -77,6 +80,8 @@ class PlainHasher:
 
     def __init__(self, work: int = 1) -> None:
         self.full = False
+        self.under_way = 0
+        self.turned_away = 0
         self._work = work
         self._made = 0
 
@@ -99,6 +104,7 @@ class PlainHasher:
 
     def _admit(self) -> None:
         if self.full:
+            self.turned_away += 1
             raise Busy("busy", retry_after_s=1)
 
     @staticmethod

@@ -11,7 +11,16 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from distribu.adapters.postgres.driver import teach
 from distribu.adapters.postgres.store import ANSWERS_KEPT
-from distribu.application.ports import MAILS_KEPT, Entropy, MailParcel, MailStatus, Parcel
+from distribu.application.ports import (
+    BACKLOG_MAX,
+    MAILS_KEPT,
+    Backlog,
+    Entropy,
+    MailParcel,
+    MailStatus,
+    Parcel,
+    Waiting,
+)
 from distribu.domain.errors import Busy
 from distribu.domain.values import CompanyId, WebhookId
 from distribu.domain.webhooks import Attempt, DeliveryStatus
@@ -125,6 +134,23 @@ UPDATE distribu.mails SET status = %(status)s, attempts = attempts + 1, next_att
     claimed_until = NULL, error = %(error)s, recipient = CASE WHEN %(done)s THEN '' ELSE recipient END,
     letter = CASE WHEN %(done)s THEN '' ELSE letter END, sealed = CASE WHEN %(done)s THEN NULL ELSE sealed END
 WHERE company_id = %(company)s AND id = %(id)s AND status = 'PENDING'
+"""
+
+# Each part looks at no more rows than it counts.
+_BACKLOG: Final = """
+SELECT count(*), min(due) FROM (SELECT occurred_at AS due FROM distribu.outbox LIMIT %(most)s) AS events
+UNION ALL
+SELECT count(*), min(due) FROM (
+    SELECT deliveries.next_attempt_at AS due FROM distribu.deliveries
+    JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
+        AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
+    WHERE deliveries.status = 'PENDING' ORDER BY deliveries.next_attempt_at LIMIT %(most)s
+) AS deliveries
+UNION ALL
+SELECT count(*), min(due) FROM (
+    SELECT next_attempt_at AS due FROM distribu.mails
+    WHERE status = 'PENDING' ORDER BY next_attempt_at LIMIT %(most)s
+) AS mails
 """
 
 
@@ -265,6 +291,14 @@ class PostgresQueue:
                 "UPDATE distribu.sessions SET seen_at = %s, ip = %s WHERE company_id = %s AND id = %s",
                 [at, ip, company_id, session_id],
             )
+
+    async def backlog(self, *, now: datetime) -> Backlog:
+        async with self.pool.connection() as connection:
+            rows = await (await connection.execute(_BACKLOG, {"most": BACKLOG_MAX})).fetchall()
+        events, deliveries, mails = (
+            Waiting(count, max(0.0, (now - (first or now)).total_seconds())) for count, first in rows
+        )
+        return Backlog(events, deliveries, mails)
 
     async def purge(self, *, now: datetime) -> int:
         async with self.pool.connection() as connection:

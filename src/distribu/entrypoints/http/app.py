@@ -19,6 +19,7 @@ from distribu.entrypoints.http.disclosure import disclosures
 from distribu.entrypoints.http.doors import ApiDoor, Door, StaffDoor, StoreDoor
 from distribu.entrypoints.http.limits import ApiLimits, told
 from distribu.entrypoints.http.mailbox import Postbox, with_mailbox
+from distribu.entrypoints.http.metrics import metrics
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.sessions import Keys, Sessions
@@ -41,7 +42,7 @@ def http_app(
 
     Without ``limits`` it has none, and without a ``site`` in production it does not insist on HTTPS: what it
     is mounted in may do that. Without ``keys`` nobody can sign in: only API keys get in. With a ``mailbox``
-    everybody can read its mails, at ``/_mail``.
+    everybody can read its mails, at ``/_mail``. Without a ``site`` that opens them there are no ``/metrics``.
     """
     site = site or Site()
     doors: list[tuple[Door, Sequence[Route]]] = [(ApiDoor(distribu, limits or ApiLimits(), site), ROUTES)]
@@ -76,6 +77,7 @@ def http_app(
             readyz,
             *reference.pages(site.origin),
             *disclosures(site, distribu.ports.clock),
+            *metrics(distribu, site),
         ],
         openapi_config=None,
         request_max_body_size=wire.BODY_MAX,
@@ -87,7 +89,7 @@ def http_app(
         },
         logging_config=None,
     )
-    whole = defended(app, site, distribu.ports.entropy.uuid)
+    whole = defended(app, site, distribu.ports.entropy.uuid, distribu.counts)
     return whole if mailbox is None else with_mailbox(whole, mailbox)
 
 
@@ -98,7 +100,7 @@ def _id(distribu: Distribu) -> str:
 def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
     async def handle(request: Http) -> ASGIResponse:
         actor = await door.actor(request, route)
-        actor.require(route.request.needs)
+        await distribu.admit(actor, route.request)
         asked = await wire.asked(route, request, door.told(request))
         key = _idempotency_key(request) if issubclass(route.request, Command) else None
         if key is None:

@@ -12,7 +12,9 @@ from urllib.parse import quote, urlsplit
 
 from litestar import Request as HttpRequest, Response
 
+from distribu.application.counts import Counts
 from distribu.domain.errors import Forbidden
+from distribu.domain.values import Secret
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.client import Network, is_one_of
 from distribu.settings import Settings
@@ -51,7 +53,7 @@ _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """What a load balancer asks, from a network of its own: answered without HTTPS too."""
 
-_PROGRAMS: Final = frozenset({"api", "auth", "account"})
+_PROGRAMS: Final = frozenset({"api", "auth", "account", "metrics"})
 """Where programs ask, by the first part of a path. They are refused: one that is sent on sends its key in the
 clear again next time, and nobody notices."""
 
@@ -64,13 +66,16 @@ class Site:
     """Where people reach this, and how strict that is.
 
     ``origin`` is ``scheme://host[:port]`` as browsers write it, None where nobody has said it; ``trusted``
-    are the networks of the proxies in front; ``contact`` is a URI for those who find a hole.
+    are the networks of the proxies in front; ``contact`` is a URI for those who find a hole. ``/metrics`` are
+    for whoever knows ``metrics_token``; without one, for everybody where they are ``open_metrics``.
     """
 
     production: bool = False
     origin: str | None = None
     trusted: tuple[Network, ...] = ()
     contact: str = "mailto:security@distribu.app"
+    metrics_token: Secret | None = None
+    open_metrics: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -80,6 +85,8 @@ class Site:
             origin=origin_of(settings.public_url) if settings.public_url else None,
             trusted=settings.proxies(),
             contact=settings.security_contact,
+            metrics_token=Secret(settings.metrics_token) if settings.metrics_token else None,
+            open_metrics=not settings.production,
         )
 
 
@@ -94,11 +101,11 @@ def origin_of(url: str) -> str:
 # every answer
 
 
-def defended(app: Application, site: Site, new_id: Callable[[], str]) -> Application:
+def defended(app: Application, site: Site, new_id: Callable[[], str], counts: Counts) -> Application:
     """An application whose every answer carries what browsers are to be told, mistakes of ours included.
 
     In production what comes without HTTPS does not get as far as ``app``. ``new_id`` makes the request ids of
-    what is answered here.
+    what is answered here; ``counts`` hears of every answer.
     """
     plain, safe = _tables(), _tables((HSTS,) if site.production else ())
 
@@ -114,6 +121,7 @@ def defended(app: Application, site: Site, new_id: Callable[[], str]) -> Applica
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                counts.answers[f"{message['status'] // 100}xx"] += 1
                 page = message["status"] == 304  # of what was a page, perhaps: a browser keeps the policy
                 kept = False
                 headers = list(message["headers"])

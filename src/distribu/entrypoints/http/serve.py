@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,6 +21,8 @@ from distribu.entrypoints.http.mailbox import Postbox
 from distribu.entrypoints.http.sessions import Keys
 from distribu.entrypoints.worker import Worker
 from distribu.settings import Settings
+
+log: Final = logging.getLogger("distribu.worker")
 
 GRACE_S: Final = 15
 HEAD_MAX: Final = 65_536
@@ -172,6 +175,8 @@ async def work(settings: Settings, *, ready: Callable[[], None]) -> None:
             loop.add_signal_handler(name, worker.stop)
         ready()
         await worker.run()
+        counts = distribu.counts
+        log.info("attempted deliveries: %s; mails: %s", dict(counts.deliveries), dict(counts.mails))
 
 
 def _listen(host: str, port: int) -> socket.socket:
