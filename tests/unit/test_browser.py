@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -552,7 +552,7 @@ def test_an_origin_is_written_as_browsers_do() -> None:
 
 
 def test_a_site_is_what_the_settings_say() -> None:
-    assert Site.of(Settings()) == DEVELOPMENT
+    assert Site.of(Settings()) == replace(DEVELOPMENT, open_metrics=True)
     found = Site.of(
         Settings(
             env=Environment.PRODUCTION,

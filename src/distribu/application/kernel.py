@@ -433,7 +433,10 @@ class Distribu:
         async with self.ports.store.begin(_scope(actor)) as tx:
             work = Work(tx, actor, self.ports.clock.now(), self.ports)
             work.record(entry)
-            await tx.write([], self._records(work), None)
+            await self._write(tx, work, None)
+
+    async def _write(self, tx: Tx, work: Work, answer: StoredAnswer | None) -> int | None:
+        return await tx.write(work.changes, self._records(work), answer, work.mails)
 
     async def _retrying(
         self, command: Command[Any], attempt: Callable[[], Awaitable[tuple[Any, bytes]]]
@@ -460,7 +463,7 @@ class Distribu:
             if key is not None and once is not None:
                 body = once.view(result)
                 answer = self._stored(key, body, once.secret)
-            number = await tx.write(work.changes, self._records(work), answer, work.mails)
+            number = await self._write(tx, work, answer)
         self.wake()
         if number is not None:
             body = body.replace(NUMBER_TO_COME.encode(), str(number).encode())
