@@ -1,6 +1,7 @@
 """What the audit log gets to know of those who ask for what they may not do, on any store."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -115,6 +116,7 @@ class RefusalUseCases:
     async def test_other_refusals_and_nobody_in_particular_are_not_in_the_log(self, shop: Harness) -> None:
         product = await shop.product(stock=1)
         member = member_of(shop)
+        before = Counter(shop.distribu.counts.refusals)
         nobody: dict[str, Any] = {"product_id": shop.distribu.ports.entropy.uuid()}
         too_many = AdjustStock(product_id=product.id, quantity=-5, reason=MoveReason.ADJUSTED)
         revoke = RevokeApiKey(api_key_id=ApiKeyId(shop.distribu.ports.entropy.uuid()))
@@ -132,13 +134,13 @@ class RefusalUseCases:
         suspended = replace(member, permissions=frozenset(), barred="suspended")
         await tried(shop, suspended, ListCustomers())
         assert await entries(shop) == []
-        assert not shop.distribu.counts.refusals
+        assert shop.distribu.counts.refusals == before
 
     async def test_one_who_tries_and_tries_cannot_fill_the_log(self, shop: Harness) -> None:
-        member, other = member_of(shop), member_of(shop)
+        member, other, before = member_of(shop), member_of(shop), Counter(shop.distribu.counts.refusals)
         await tried(shop, member, ListAudit(), PER_ACTOR + 7)
         assert len(await entries(shop)) == PER_ACTOR
-        assert shop.distribu.counts.refusals == {"written": PER_ACTOR, "left_out": 7}
+        assert shop.distribu.counts.refusals - before == {"written": PER_ACTOR, "left_out": 7}
         await tried(shop, other, ListAudit())
         await tried(shop, member, EditCompany(name="Mine"))
         assert [one.metadata["leftOut"] for one in await entries(shop)] == [0] * PER_ACTOR + [7, 0]

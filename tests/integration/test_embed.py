@@ -23,9 +23,11 @@ from distribu import (
     Bug,
     Conflict,
     Distribu,
+    Forbidden,
     Harness,
     NotFound,
     Refused,
+    Role,
     Settings,
     SettingsUnusable,
     Shop,
@@ -35,6 +37,7 @@ from distribu import (
     inside,
 )
 from distribu.application import views
+from distribu.application.audit import ListAudit
 from distribu.application.catalog import (
     AdjustStock,
     CreateProduct,
@@ -330,6 +333,16 @@ class TestInside:
             with pytest.raises(Refused):
                 await inside(distribu, connection).execute(nobody, create())
         assert Permission.PRODUCTS_WRITE not in nobody.permissions
+
+    async def test_who_is_refused_there_is_in_the_log_though_the_host_rolls_back(
+        self, distribu: Distribu, shop: Shop, connection: AsyncConnection[Any]
+    ) -> None:
+        member = Actor.staff(shop.company.id, Role.MEMBER, id="u-7", label="Mia Member")
+        async with connection.transaction(force_rollback=True):
+            with pytest.raises(Forbidden):
+                await inside(distribu, connection).execute(member, ListAudit())
+        (told,) = (await distribu.execute(shop.actor, ListAudit(action="access.refused"))).items
+        assert (told.actor_id, told.metadata["request"]) == ("u-7", "ListAudit")
 
     async def test_a_key_has_its_effect_once(
         self, distribu: Distribu, shop: Shop, connection: AsyncConnection[Any]
