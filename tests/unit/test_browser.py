@@ -21,6 +21,7 @@ from distribu.domain.access import Actor
 from distribu.domain.errors import Bug, Forbidden
 from distribu.entrypoints.http import cookies
 from distribu.entrypoints.http.browser import Site, defended, origin_of, same_origin, scheme_of
+from distribu.entrypoints.http.client import client_ip
 from distribu.entrypoints.http.disclosure import POLICY
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.wire import BODY_MAX
@@ -748,3 +749,22 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
     loading = re.compile(r"""(?:src|srcset|action|data)\s*=\s*["']?(?:https?:)?//|@import|<link[^>]+//""")
     for file in files:
         assert not loading.search(file.read_text()), file
+
+
+# --- where a request comes from --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "found"),
+    [
+        ("203.0.113.9", "192.0.2.1", "203.0.113.9"),  # nobody we know: what it says is nothing
+        ("10.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("10.0.0.1", "198.51.100.6, 192.0.2.1", "192.0.2.1"),  # the first was written by the client
+        ("10.0.0.1", "198.51.100.6, 192.0.2.1, 10.0.0.2", "192.0.2.1"),
+        ("10.0.0.1", "192.0.2.1, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+    ],
+)
+def test_a_forwarded_address_is_the_last_that_no_proxy_of_ours_has(peer: str, said: str, found: str) -> None:
+    http: Any = HttpRequest(arriving(headers={"x-forwarded-for": said}, client=peer))
+    assert client_ip(http, PRODUCTION.trusted) == found
