@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("src", "tests", "docs", "README.md", "Makefile", "pyproject.toml", "requirements.txt", ".ci")
 ADAPTERS = "src/distribu/adapters"
 APPLICATION = "src/distribu/application"
+HTTP = "src/distribu/entrypoints/http"
 DOMAIN = "src/distribu/domain"
 SQL = f"{ADAPTERS}/postgres/migrations/versions/0001_core.sql"
 UNIT = "tests/unit"
@@ -28,6 +29,7 @@ REAL = "tests/integration/test_contracts.py"
 SHAPE = "tests/unit/test_architecture.py"
 USES = "tests/unit/test_use_cases.py"
 WALLS = "tests/integration/test_walls.py"
+CLAIMS = "tests/integration/test_claims.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +416,134 @@ MISTAKES = (
         (Change(f"{ADAPTERS}/postgres/reading.py", "by < cursor", "by <= cursor"),),
         REAL,
         "page_by_page or finds_each_item",
+    ),
+    # people
+    Mistake(
+        "a session cookie goes along from other sites",
+        (Change(f"{HTTP}/cookies.py", "SameSite=Lax", "SameSite=None"),),
+        CLAIMS,
+        "session_cookies",
+    ),
+    Mistake(
+        "a staff key signs for a store",
+        (
+            Change(
+                f"{HTTP}/sessions.py",
+                "self._read(token, self.keys.store, _audience(company_id))",
+                "self._read(token, self.keys.store + self.keys.staff, _audience(company_id))",
+            ),
+        ),
+        "tests/unit/test_sessions.py",
+        "signature or place",
+    ),
+    Mistake(
+        "nobody asks where a request comes from",
+        (
+            Change(
+                f"{HTTP}/doors.py",
+                "            same_origin(http, self.site)\n        return",
+                "            pass\n        return",
+            ),
+        ),
+        CLAIMS,
+        "csrf",
+    ),
+    Mistake(
+        "an address is let in before it is verified",
+        (Change(f"{APPLICATION}/sessions.py", "if login.credentials.verified_at is None:", "if False:"),),
+        CLAIMS,
+        "email_verification",
+    ),
+    Mistake(
+        "signing in tells an unknown address",
+        (
+            Change(
+                f"{APPLICATION}/sessions.py",
+                'raise Unauthenticated("wrong_credentials")\n        if login.cred',
+                'raise Unauthenticated("wrong_credentials" if login else "suspended")\n        if login.cred',
+            ),
+        ),
+        "tests/unit/test_sessions.py",
+        "alike",
+    ),
+    Mistake(
+        "a link to reset a password is good twice",
+        (
+            Change(
+                f"{DOMAIN}/accounts.py",
+                'PasswordChanged(how="reset"),\n            at=at,\n            tickets=(),',
+                'PasswordChanged(how="reset"),\n            at=at,\n            tickets=self.tickets,',
+            ),
+        ),
+        CLAIMS,
+        "password_reset",
+    ),
+    Mistake(
+        "a reset leaves sessions alone",
+        (
+            Change(
+                f"{DOMAIN}/accounts.py",
+                "verified_at=self.verified_at or at,\n            epoch=self.epoch + 1,",
+                "verified_at=self.verified_at or at,\n            epoch=self.epoch,",
+            ),
+        ),
+        USES,
+        "reset",
+    ),
+    Mistake(
+        "a forwarded header is read from the left",
+        (Change(f"{HTTP}/client.py", "for hop in reversed(hops):", "for hop in hops:"),),
+        "tests/unit/test_browser.py",
+        "forwarded",
+    ),
+    Mistake(
+        "an offer may be above one's own role",
+        (
+            Change(f"{DOMAIN}/team.py", "if by is not None and _RANK[by.role] < _RANK[role]:", "if False:"),
+            Change(
+                f"{DOMAIN}/team.py",
+                '    if role is Role.OWNER:\n        raise Refused("owner_stays")\n    if False:',
+                "    if False:",
+            ),
+        ),
+        "tests/unit/test_privileges.py",
+        "four_steps",
+    ),
+    Mistake(
+        "what is not allowed counts as well",
+        (
+            Change(
+                f"{ADAPTERS}/limiter.py",
+                "        if allowed:\n            log.append(now)",
+                "        log.append(now)",
+            ),
+        ),
+        TWINS,
+        "Limiter",
+    ),
+    Mistake(
+        "a code of an app is taken twice",
+        (
+            Change(
+                f"{DOMAIN}/factors.py",
+                "if self.app is None or step <= self.app_step:",
+                "if self.app is None:",
+            ),
+        ),
+        USES,
+        "code_is_taken_twice",
+    ),
+    Mistake(
+        "a suspended company's keys still open",
+        (
+            Change(
+                f"{DOMAIN}/access.py",
+                "permissions=frozenset() if barred else self.scopes,",
+                "permissions=self.scopes,",
+            ),
+        ),
+        USES,
+        "suspended",
     ),
 )
 
