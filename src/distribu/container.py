@@ -19,13 +19,16 @@ from distribu.adapters.memory.twins import GlassVault, MovedClock, PlainHasher, 
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
 from distribu.adapters.postgres.host import HostStore
 from distribu.adapters.postgres.migrations import migrate
+from distribu.adapters.postgres.purge import NotTheOwner, Purge, owning
 from distribu.adapters.postgres.queue import PostgresQueue
 from distribu.adapters.postgres.roles import NotMigrated, UnsafeRole, UserUnnamed, queue_url
 from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
-from distribu.application.kernel import Distribu, Ports
+from distribu.application.kernel import Distribu, Ports, Recorder
 from distribu.application.ports import Clock, Entropy
+from distribu.domain.access import Actor
+from distribu.domain.accounts import REALM
 from distribu.domain.values import Secret
 from distribu.settings import Settings, SettingsUnusable
 
@@ -45,12 +48,18 @@ class MigrationRefused(Exception):
     """The database did not let the owner do what a migration takes; the message says what."""
 
 
+class PurgeRefused(Exception):
+    """The database did not let the owner purge; the message says what."""
+
+
 StartRefused = (
     SettingsUnusable,
     EmbeddedFailed,
     DatabaseUnreachable,
     MigrationRefused,
     NotMigrated,
+    NotTheOwner,
+    PurgeRefused,
     UnsafeRole,
     UserUnnamed,
 )
@@ -213,6 +222,31 @@ def migrated(settings: Settings) -> list[str]:
         raise DatabaseUnreachable(f"the database cannot be reached: {error}") from None
     except Error as error:
         raise MigrationRefused(f"the database cannot be migrated as this owner: {error}") from None
+
+
+@contextmanager
+def purging(settings: Settings, label: str) -> Iterator[Purge]:
+    """What takes deleted companies out, as the owner of the tables; the platform's log calls it ``label``.
+
+    Raises `SettingsUnusable` when the settings name a database but not its owner, or another of
+    `StartRefused`.
+    """
+    clock, entropy = SystemClock(), SystemEntropy()
+    actor = Actor.system(REALM, label)
+    with database(settings) as ready:
+        if ready.owner_database_url is None:
+            raise SettingsUnusable(
+                ["DISTRIBU_OWNER_DATABASE_URL is required to purge: DISTRIBU_DATABASE_URL may delete nothing"]
+            )
+        try:
+            with owning(ready.owner_database_url) as connection:
+                yield Purge(
+                    connection, lambda entry: Recorder(actor, REALM, clock.now(), entropy).record(entry)
+                )
+        except OperationalError as error:
+            raise DatabaseUnreachable(f"the database cannot be reached: {error}") from None
+        except Error as error:
+            raise PurgeRefused(f"the database cannot be purged as this owner: {error}") from None
 
 
 @asynccontextmanager

@@ -38,7 +38,7 @@ from distribu.application.contacts import (
 from distribu.application.customers import EditCustomer, ListCustomers, ReadCustomer
 from distribu.application.inquiries import ListInquiries, SendInquiry
 from distribu.application.kernel import Request
-from distribu.application.platform import ListSuperAdmins, SuspendCompany
+from distribu.application.platform import ListSuperAdmins, SuspendCompany, TakeSeat
 from distribu.application.sessions import SignIn
 from distribu.application.team import EditCompany, EndCompany
 from distribu.domain.accounts import REALM, Purpose
@@ -48,6 +48,7 @@ from distribu.domain.errors import RateLimited
 from distribu.domain.inquiries import InquiryKind
 from distribu.domain.team import Registration
 from distribu.domain.values import CustomerId
+from distribu.entrypoints.harness import AddContact
 from tests import people
 from tests.contracts.asking import each, log_of, outcomes, refused, walk
 from tests.contracts.visiting import (
@@ -188,9 +189,8 @@ class ContactUseCases:
     async def test_the_owner_of_a_large_team_is_told_too(self, shop: Harness) -> None:
         owner = (await people.staff(shop, Role.OWNER)).user.email
         for _ in range(100):
-            put = people.PutUser(email=address(shop, "member"))
-            user = await shop.distribu.run(Actor.system(REALM), put)
-            await shop.distribu.run(shop.actor, people.PutMember(user_id=user.id, role=Role.MEMBER))
+            user = await shop.user(address(shop, "member"))
+            await shop.distribu.run(shop.actor, TakeSeat(user_id=user.id, role=Role.MEMBER))
         await register(shop, address(shop))
         assert [mail.subject for mail in await mails_to(shop, owner)] == ["Green Grocer has registered"]
 
@@ -448,7 +448,9 @@ class ContactUseCases:
         customer, other = await shop.customer(), await shop.customer()
         assert CONTACTS_MAX == 200
         admins = [
-            people.PutContact(email=address(shop), customer_id=customer.id, role=ContactRole.ADMIN)
+            AddContact(
+                email=address(shop), customer_id=customer.id, full_name="Somebody", role=ContactRole.ADMIN
+            )
             for _ in range(CONTACTS_MAX - 1)
         ]
         (*_, last) = [await shop.distribu.run(shop.actor, admin) for admin in admins]

@@ -16,9 +16,10 @@ from distribu import (
     Refused,
     Role,
 )
+from distribu.application import views
 from distribu.application.accounts import ReadAccount, RequestPasswordReset, ResetPassword
 from distribu.application.kernel import Request
-from distribu.application.platform import AddMember
+from distribu.application.platform import AddMember, TakeSeat
 from distribu.application.sessions import SwitchCompany
 from distribu.application.team import (
     COMPANIES_MAX,
@@ -425,7 +426,7 @@ class MemberUseCases:
         it = await cast(shop)
         gone, shop_ = it.staff["ADMIN"], it.shop
         elsewhere = await shop.stranger()
-        put = people.PutMember(user_id=gone.user.id, role=Role.MEMBER)
+        put = TakeSeat(user_id=gone.user.id, role=Role.MEMBER)
         await shop.distribu.run(elsewhere.actor, put)
         mine, other = address(shop, "mine"), address(shop, "other")
         await shop_.execute(InviteMember(email=mine, role=Role.ADMIN), await it.actor("ADMIN"))
@@ -588,6 +589,11 @@ class MemberUseCases:
         assert Permission.COMPANY_DELETE in actor.permissions
         company = await shop.execute(ReadCompany(), actor)
         assert (company.id, company.name) == (actor.company_id, name)
+        assert company.trial_ends_at == company.created_at + timedelta(days=14)
+        assert f'"trialEndsAt":"{views.time(company.trial_ends_at)}"'.encode() in views.encode(
+            views.of(company)
+        )
+        assert (await shop.execute(ReadCompany())).trial_ends_at is None, "an operator founded it"
         account = await shop.execute(ReadAccount(), actor)
         assert {(seat.company_id, seat.role, seat.current) for seat in account.companies} == {
             (shop.company.id, Role.MEMBER, False),
@@ -611,7 +617,7 @@ class MemberUseCases:
         person = await joined(shop, Role.MEMBER)
         for _ in range(COMPANIES_MAX - 1):
             there = await shop.stranger()
-            put = people.PutMember(user_id=person.user.id, role=Role.MEMBER)
+            put = TakeSeat(user_id=person.user.id, role=Role.MEMBER)
             await shop.distribu.run(there.actor, put)
         actor = await people.acting(shop, person)
         async with refused(shop, "too_many"):
@@ -621,7 +627,7 @@ class MemberUseCases:
 
     async def test_one_switches_among_ones_own_companies_on_one_device(self, shop: Harness) -> None:
         person, other, foreign = await joined(shop, Role.MEMBER), await shop.stranger(), await shop.stranger()
-        put = people.PutMember(user_id=person.user.id, role=Role.ADMIN)
+        put = TakeSeat(user_id=person.user.id, role=Role.ADMIN)
         await shop.distribu.run(other.actor, put)
         second = (await sign_in(shop, person.user.email)).session
         device = await acting(shop, second)

@@ -28,6 +28,7 @@ from distribu.application.platform import (
     SendPasswordLink,
     SetCompanyLimit,
     SuspendCompany,
+    TakeSeat,
 )
 from distribu.application.sessions import SwitchCompany
 from distribu.application.team import (
@@ -195,7 +196,7 @@ class PlatformUseCases:
 
     async def test_whoever_works_elsewhere_too_goes_on_there(self, shop: Harness) -> None:
         person, other = await joined(shop, Role.OWNER), await shop.stranger()
-        put = people.PutMember(user_id=person.user.id, role=Role.MEMBER)
+        put = TakeSeat(user_id=person.user.id, role=Role.MEMBER)
         await shop.distribu.run(other.actor, put)
         await shop.execute(SuspendCompany(company_id=shop.company.id, reason="unpaid"), OPERATOR)
         actor = await people.acting(shop, person)

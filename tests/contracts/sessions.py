@@ -30,6 +30,7 @@ from distribu.application.contacts import (
     RegisterCustomer,
 )
 from distribu.application.kernel import Request
+from distribu.application.platform import TakeSeat
 from distribu.application.sessions import (
     EndSession,
     ListSessions,
@@ -178,7 +179,7 @@ class SessionUseCases:
         email = await staff_with_password(shop, Role.OWNER)
         login = await known(shop, email)
         second, foreign = await shop.stranger(), await shop.stranger()
-        await shop.distribu.run(second.actor, people.PutMember(user_id=login.id, role=Role.MEMBER))
+        await shop.distribu.run(second.actor, TakeSeat(user_id=login.id, role=Role.MEMBER))
         session = (await sign_in(shop, email)).session
         actor = await acting(shop, session)
         assert actor.company_id == shop.company.id  # the first by name
@@ -327,7 +328,7 @@ class SessionUseCases:
     async def test_a_failed_sign_in_is_told_to_the_platform_and_to_each_company(self, shop: Harness) -> None:
         email = await staff_with_password(shop)
         login, second, foreign = await known(shop, email), await shop.stranger(), await shop.stranger()
-        await shop.distribu.run(second.actor, people.PutMember(user_id=login.id, role=Role.MEMBER))
+        await shop.distribu.run(second.actor, TakeSeat(user_id=login.id, role=Role.MEMBER))
         by = visitor()
         with pytest.raises(Unauthenticated):
             await shop.execute(SignIn(email=email, password=WRONG), by)
@@ -342,7 +343,7 @@ class SessionUseCases:
     async def test_a_sign_in_is_told_to_the_platform_and_to_the_company(self, shop: Harness) -> None:
         email = await staff_with_password(shop)
         login, second, by = await known(shop, email), await shop.stranger(), visitor()
-        await shop.distribu.run(second.actor, people.PutMember(user_id=login.id, role=Role.MEMBER))
+        await shop.distribu.run(second.actor, TakeSeat(user_id=login.id, role=Role.MEMBER))
         await shop.execute(SignIn(email=email, password=PASSWORD), by)
         assert len(await told(shop, "auth.login", ip=by.ip)) == 1
         (record,) = await told(shop, "auth.login", ip=by.ip, company=shop.company.id)
@@ -394,9 +395,7 @@ class SessionUseCases:
 
     async def test_a_hash_carried_over_is_made_anew_at_the_next_sign_in(self, shop: Harness) -> None:
         old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-        user = await shop.distribu.run(
-            Actor.system(REALM), people.PutUser(email=address(shop), password_hash=old)
-        )
+        user = await shop.user(address(shop), old)
         distribu, asked = counted(shop)
         with pytest.raises(Unauthenticated):
             await distribu.execute(visitor(), SignIn(email=user.email, password=WRONG))

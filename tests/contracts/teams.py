@@ -12,6 +12,7 @@ from distribu import (
     Shop,
 )
 from distribu.application.kernel import Request
+from distribu.application.platform import TakeSeat
 from distribu.application.ports import Member
 from distribu.application.sessions import OpenSession
 from distribu.application.team import (
@@ -44,11 +45,10 @@ async def joined(shop: Shop, role: Role | None, name: str = "somebody") -> peopl
     """Somebody of the team, or of none, who is signed in and has `PASSWORD`."""
     distribu = shop.distribu
     password_hash = await distribu.ports.hasher.hash(Secret(PASSWORD))
-    put = people.PutUser(email=address(shop, name), password_hash=password_hash)
-    user = await distribu.run(THE_REALM, put)
+    user = await shop.user(address(shop, name), password_hash)
     member = None
     if role is not None:
-        member = await distribu.run(shop.actor, people.PutMember(user_id=user.id, role=role))
+        member = await distribu.run(shop.actor, TakeSeat(user_id=user.id, role=role))
     opening = OpenSession(holder_id=user.id, verified_hash=password_hash, new_hash=None, user_agent="test")
     session = (await distribu.run(THE_REALM, opening)).session
     return people.Staff(user=user, member=member, session=session)

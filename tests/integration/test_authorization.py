@@ -20,6 +20,7 @@ from distribu.application.access import CreateApiKey
 from distribu.application.team import InviteMember
 from distribu.domain.access import SCOPES, ApiKey, Permission
 from distribu.domain.errors import Forbidden
+from distribu.entrypoints.harness import KEYS
 from distribu.entrypoints.http.browser import Site
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
@@ -29,7 +30,7 @@ from distribu.entrypoints.http.wire import Route
 from tests import people
 from tests.contracts.asking import key_of as key_actor
 from tests.contracts.requests import CHANGING, READING, VISITING, kinds
-from tests.people import KEYS, Buyer, Staff
+from tests.people import Buyer, Staff
 from tests.unit.test_http import World
 
 TABLE: Final = Path(__file__).parents[2] / "docs" / "authorization.md"

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from distribu import Actor, ApiLimits, ContactRole, Distribu, Harness, Role, Secret, Settings, Shop, http_app
+from distribu import ApiLimits, ContactRole, Distribu, Harness, Role, Secret, Settings, Shop, http_app
 from distribu.adapters import hooks as outgoing
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
@@ -34,8 +34,8 @@ from distribu.adapters.system import SystemEntropy
 from distribu.application.ports import Limit, Reply
 from distribu.container import Container
 from distribu.domain.access import SCOPES
-from distribu.domain.accounts import REALM
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, RETRY_WAITS_S
+from distribu.entrypoints.harness import KEYS
 from distribu.entrypoints.http.browser import Site
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, STORE
 from distribu.entrypoints.http.wire import Route
@@ -57,7 +57,6 @@ from tests.contracts.visiting import (
 from tests.integration.conftest import RedisServer
 from tests.integration.test_authorization import bodies, cast
 from tests.integration.test_walls import superuser
-from tests.people import KEYS
 from tests.unit.test_browser import EVERYWHERE, HSTS
 from tests.unit.test_http import World
 from tests.unit.test_sessions import carry, cookie_of, door, refused
@@ -190,7 +189,7 @@ class TestAuthentication:
         """A bcrypt hash lets its holder in, and is argon2id from then on."""
         email = address(shop)
         old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-        await shop.distribu.run(Actor.system(REALM), people.PutUser(email=email, password_hash=old))
+        await shop.user(email, old)
         for _ in range(2):
             assert (await post(browser, "/auth/sign-in", email=email, password=PASSWORD)).status_code == 200
             kept = root.execute(

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
+from distribu import Settings
+from distribu.container import database
 from tests.integration.program import WAIT_S, Done, Program, Running
+from tests.integration.test_walls import superuser
 
 PASSWORD = "correct horse battery staple"
 
@@ -309,3 +313,47 @@ def test_a_password_is_typed_twice_and_not_shown(server: tuple[Program, Running]
     assert PASSWORD not in made.out + made.err
     with signed_in(running, email) as browser:
         assert browser.get("/account").json()["data"]["email"] == email
+
+
+def test_a_deleted_company_is_purged_when_its_days_are_over(
+    server: tuple[Program, Running], acme: str
+) -> None:
+    program, running = server
+    made = program.json(
+        *("user", "create", address(), "--name", "Ada", "--company", acme, "--role", "OWNER"),
+    )
+    assert (program.refused("company", "purge", acme, "--yes"))[1]["code"] == "not_deleted"
+    assert program.refused("company", "purge", "nowhere", "--yes")[1]["code"] == "company_not_found"
+    with database(Settings(data_dir=str(program.data))) as ready:
+        url = superuser(ready)
+    with psycopg.connect(url, autocommit=True) as root:
+
+        def deleted(days: int) -> None:
+            with root.transaction():
+                root.execute("SET LOCAL session_replication_role = replica")
+                root.execute(
+                    "UPDATE distribu.companies SET deleted_at = now() - %s * interval '24 hours'"
+                    " WHERE slug = %s",
+                    [days, acme],
+                )
+
+        deleted(29)
+        code, told = program.refused("company", "purge", acme, "--yes")
+        assert (code, told["code"]) == (17, "purge_too_early")
+        assert program.json("company", "purge", "--yes") == {"data": []}
+        deleted(31)
+    (doomed,) = program.json("company", "purge", "--dry-run")["data"]
+    assert (doomed["slug"], doomed["tables"]["companies"]) == (acme, 1)
+    assert doomed["rows"] == sum(doomed["tables"].values())
+    nobody = program.call("company", "purge")
+    assert (nobody.code, nobody.out) == (2, "")
+    assert "--yes" in nobody.err
+    assert program.json("company", "purge", acme, "--yes")["data"] == [doomed]
+    again = program.call("company", "purge", acme, "--yes")
+    assert again == Done(0, "There is nothing to purge.\n", "")
+    assert acme not in program.call("company", "list", "--limit", "100").out
+    code, told = program.refused("company", "create", "Heir", "--slug", acme)
+    assert (code, told["code"]) == (15, "duplicate_slug")
+    with httpx.Client(base_url=running.url) as browser:
+        assert browser.get(f"/store/{acme}/account").status_code in (401, 404)
+    assert made["email"] in program.call("user", "list", "--limit", "100").out, "people stay"

@@ -25,6 +25,7 @@ from distribu.application import views
 from distribu.application.fields import UUID_PATTERN
 from distribu.application.kernel import Command, Request
 from distribu.domain.errors import CODES
+from distribu.entrypoints.harness import KEYS
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.browser import Site
 from distribu.entrypoints.http.reference import PEOPLE, openapi
@@ -52,7 +53,7 @@ bounded = settings(
 
 @pytest.fixture(scope="module")
 async def url(distribu: Distribu) -> AsyncIterator[str]:
-    async with listening(distribu, "127.0.0.1", 0, site=Site(trusted=OURSELVES), keys=people.KEYS) as url:
+    async with listening(distribu, "127.0.0.1", 0, site=Site(trusted=OURSELVES), keys=KEYS) as url:
         yield url
 
 
@@ -145,7 +146,7 @@ async def test_what_the_document_of_people_suggests(
     owner = await people.staff(shop, Role.OWNER, super_admin=True)
     at_store = "{slug}" in prefix
     slug = shop.company.slug
-    sessions = Sessions(distribu, people.KEYS, production=False)
+    sessions = Sessions(distribu, KEYS, production=False)
     session = contact.session if at_store else owner.session
     cookie = sessions.begun(session, slug if at_store else None).partition(";")[0]
     assert owner.member is not None

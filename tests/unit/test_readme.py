@@ -17,11 +17,11 @@ README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-async def test_the_harness_example_runs(shop: Harness) -> None:
+@pytest.mark.parametrize("name", ["test_our_erp_hears_of_an_order", "test_a_member_cannot_see_the_log"])
+async def test_the_harness_example_runs(shop: Harness, name: str) -> None:
     example: dict[str, Any] = {}
     exec(next(block for block in PYTHON if "Harness" in block), example)
-    test = example["test_our_erp_hears_of_an_order"]
-    await test(shop)
+    await example[name](shop)
 
 
 def test_the_embedding_example_names_what_there_is() -> None:

@@ -16,10 +16,10 @@ from distribu.application.customers import EditCustomer
 from distribu.domain.access import Actor
 from distribu.domain.accounts import REALM
 from distribu.domain.customers import CustomerStatus
+from distribu.entrypoints.harness import KEYS
 from distribu.entrypoints.http.sessions import Keys, Sessions
 from tests import people
 from tests.authenticator import code_of
-from tests.people import KEYS
 
 HERE = "http://distribu"
 _addresses = (f"2001:db8:{n:x}::1" for n in itertools.count(1))

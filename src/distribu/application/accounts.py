@@ -226,7 +226,12 @@ class Found(Command[None], frozen=True, kw_only=True):
         if await work.members.of_user(self.owner_id) is not None:
             return
         company = Company.found(
-            id=work.company_id, name=self.name, slug=self.slug, currency_code="USD", at=work.now
+            id=work.company_id,
+            name=self.name,
+            slug=self.slug,
+            currency_code="USD",
+            at=work.now,
+            on_trial=True,
         )
         owner = Membership.join(
             company_id=work.company_id,

@@ -483,7 +483,7 @@ class Distribu:
     def _records(self, work: Work) -> list[NewRecord]:
         """What the changes of a command say to the audit log, and through it to the world."""
         entropy = self.ports.entropy
-        person = Person(id=entropy.uuid(), salt=entropy.bytes(16), label=work.actor.label, ip=work.actor.ip)
+        person = _person(work.actor, entropy)
         digest, at = person.digest, views.time(work.now)
         records = []
         for event, entity, wire in _told(work.changes):
@@ -498,6 +498,28 @@ class Distribu:
             what = (action, entry.entity_type, entry.entity_id, metadata)
             records.append(_record(entropy.uuid(), work, person, digest, at, entry, *what, ()))
         return records
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Whoever writes into a company's log without work: on a connection of their own."""
+
+    actor: Actor
+    company_id: CompanyId
+    now: datetime
+    entropy: Entropy
+
+    def record(self, entry: Entry) -> NewRecord:
+        """The row of the log, for whoever writes it."""
+        person = _person(self.actor, self.entropy)
+        action, metadata = entry.told()
+        what = (action, entry.entity_type, entry.entity_id, metadata)
+        at = views.time(self.now)
+        return _record(self.entropy.uuid(), self, person, person.digest, at, entry, *what, ())
+
+
+def _person(actor: Actor, entropy: Entropy) -> Person:
+    return Person(id=entropy.uuid(), salt=entropy.bytes(16), label=actor.label, ip=actor.ip)
 
 
 def _told(changes: list[Change]) -> list[tuple[Event, Entity, list[tuple[str, str]]]]:
@@ -518,7 +540,7 @@ def _told(changes: list[Change]) -> list[tuple[Event, Entity, list[tuple[str, st
 
 def _record(
     id: str,
-    work: Work,
+    work: "Work | Recorder",
     person: Person,
     digest: str,
     at: str,

@@ -89,6 +89,7 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         team.CompanyCreated,
         team.CompanyDeleted,
         team.CompanyEdited,
+        team.CompanyPurged,
         team.CompanyResumed,
         team.CompanySuspended,
         team.InvitationAccepted,

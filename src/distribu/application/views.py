@@ -1,7 +1,4 @@
-"""What leaves Distribu: an allow-list of fields for each entity, one shape wherever it goes.
-
-The API's answers, the webhooks' payloads and the CLI's ``--json`` are all these.
-"""
+"""What leaves Distribu, by API, webhook and ``--json`` alike: an allow-list of fields for each entity."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Final
@@ -70,6 +67,7 @@ class CompanyView(View, frozen=True, kw_only=True):
     order_minimum: Price
     return_window_days: int
     registration: Registration
+    trial_ends_at: Annotated[Time | None, _None]
     created_at: Time
     updated_at: Time
 
@@ -322,6 +320,7 @@ def _company(it: Company) -> CompanyView:
         order_minimum=it.order_minimum,
         return_window_days=it.return_window_days,
         registration=it.registration,
+        trial_ends_at=maybe(it.trial_ends_at),
         created_at=time(it.created_at),
         updated_at=time(it.updated_at),
     )

@@ -84,6 +84,8 @@ CODES: Final[Mapping[str, str]] = {
     "last_admin": "A customer keeps at least one active ADMIN among its contacts.",
     "already_suspended": "The company is suspended already.",
     "not_suspended": "The company is not suspended.",
+    "not_deleted": "The company is not deleted.",
+    "purge_too_early": "The rows of a deleted company are kept for 30 days.",
     "admin_first": "The first contact of a customer is an ADMIN.",
     "registration_closed": "This store takes no registrations.",
     "not_supported": "Distribu does not do this.",

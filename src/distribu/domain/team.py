@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Self
 
 from distribu.domain.access import Role, Standing
 from distribu.domain.accounts import Purpose, Ticket
+from distribu.domain.audit import Entry
 from distribu.domain.entity import Entity, Event, edited
 from distribu.domain.errors import Forbidden, Invalid, Refused
 from distribu.domain.values import (
@@ -65,6 +66,18 @@ class CompanyDeleted(Event):
 
 
 PURGE_AFTER: Final = timedelta(days=30)
+"""How long the rows of a deleted company are kept. `purgeable` in the database says the same."""
+
+TRIAL: Final = timedelta(days=14)
+"""How long a company that was signed up for is tried out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompanyPurged(Entry):
+    """In the platform's log: all that is left to say of a company. ``rows`` are those that were deleted."""
+
+    name: ClassVar[str] = "company.purged"
+    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +85,7 @@ class Company(Entity):
     """A distributor. ``id`` and ``company_id`` are the same. Renaming keeps the slug.
 
     ``api_limit`` is its own number of API requests a minute for a key; None is the installation's.
+    ``trial_ends_at`` is None when an operator founded it.
     """
 
     id: CompanyId
@@ -88,6 +102,7 @@ class Company(Entity):
     api_limit: int | None = None
     suspended_at: datetime | None = None
     deleted_at: datetime | None = None
+    trial_ends_at: datetime | None = None
 
     @property
     def standing(self) -> Standing:
@@ -97,7 +112,16 @@ class Company(Entity):
         return Standing.OPEN if self.suspended_at is None else Standing.SUSPENDED
 
     @classmethod
-    def found(cls, *, id: CompanyId, name: str, slug: str | None, currency_code: str, at: datetime) -> Self:
+    def found(
+        cls,
+        *,
+        id: CompanyId,
+        name: str,
+        slug: str | None,
+        currency_code: str,
+        at: datetime,
+        on_trial: bool = False,
+    ) -> Self:
         """A new company; without a slug, one made of its name. Raises `Invalid`."""
         slug = slug_of(name) if slug is None else canonical_slug(slug)
         return cls(
@@ -107,6 +131,7 @@ class Company(Entity):
             slug=slug,
             currency=currency(currency_code),
             tax_rate=exact_rate(ZERO),
+            trial_ends_at=at + TRIAL if on_trial else None,
             created_at=at,
             updated_at=at,
             events=(CompanyCreated(company_name=name, slug=slug),),

@@ -23,8 +23,10 @@ Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"d
 "pagination": {...}}``. Refusals go to stderr, with ``--json`` as one JSON object too.
 """
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +43,7 @@ from distribu.application.kernel import Distribu
 from distribu.application.platform import ListCompanies, ResumeCompany, SuspendCompany
 from distribu.application.team import CreateCompany
 from distribu.application.webhooks import RegisterWebhook, RotateWebhookSecret
-from distribu.container import migrated, running
+from distribu.container import migrated, purging, running
 from distribu.domain.access import SCOPES, ActorKind, Permission
 from distribu.domain.values import ApiKeyId, WebhookId
 from distribu.domain.webhooks import WireEvent
@@ -290,6 +292,58 @@ def company_resume(slug: str, data_dir: str | None) -> None:
         data_dir, slug, lambda operator: operator.execute(ResumeCompany(company_id=operator.company_id))
     )
     showing.done(f"{slug} is open again.")
+
+
+@company.command("purge")
+@click.argument("slug", required=False)
+@click.option("--dry-run", is_flag=True, help="Tell what would go, and leave it.")
+@operating.yes_option
+@operating.command
+def company_purge(slug: str | None, dry_run: bool, yes: bool, data_dir: str | None) -> None:
+    """Take deleted companies out of the database, for good: all whose 30 days are over, or one of them.
+
+    It works as the role that owns the tables (DISTRIBU_OWNER_DATABASE_URL). A company's slugs stay, so that
+    nobody else gets them, and the platform's log keeps that it was purged.
+
+    Example: distribu company purge --dry-run
+    """
+    settings = operating.settings(data_dir=data_dir)
+    with purging(settings, operating.LABEL) as purge:
+        doomed = purge.doomed(slug.strip().lower() if slug is not None else None)
+        if doomed and not dry_run:
+            names = ", ".join(one.slug for one in doomed)
+            operating.sure(f"Purge {names}? It cannot be brought back.", yes=yes)
+            for one in doomed:
+                with _progress_of(f"Purging {one.slug}", sum(one.rows.values())) as told:
+                    purge.purge(one, told)
+    shown = [
+        {
+            "id": one.id,
+            "slug": one.slug,
+            "deletedAt": one.deleted_at,
+            "rows": sum(one.rows.values()),
+            "tables": {table: count for table, count in one.rows.items() if count},
+        }
+        for one in doomed
+    ]
+    showing.view({"data": shown}, "slug", "deletedAt", "rows", "tables", none="There is nothing to purge.")
+
+
+@contextlib.contextmanager
+def _progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for what takes over a second."""
+    progress = _progress()
+    task = progress.add_task(what, total=total)
+
+    def told(rows: int) -> None:
+        progress.advance(task, rows)
+        if (progress.tasks[0].elapsed or 0) > 1 and not progress.live.is_started:
+            progress.start()
+
+    try:
+        yield told
+    finally:
+        progress.stop()
 
 
 for _group in (cli_people.user, cli_people.member, cli_people.session):

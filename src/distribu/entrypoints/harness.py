@@ -1,32 +1,87 @@
 """The whole product in one process, without sockets, with the clock in your hand."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from distribu.application import fields
 from distribu.application.access import CreateApiKey
+from distribu.application.accounts import Name
 from distribu.application.catalog import CreateProduct
 from distribu.application.customers import CreateCustomer, EditCustomer
-from distribu.application.kernel import Distribu, Request
+from distribu.application.kernel import Command, Distribu, Request, Work
 from distribu.application.ordering import PlaceOrder, Wanted
-from distribu.application.team import CreateCompany
+from distribu.application.platform import TakeSeat
+from distribu.application.sessions import OpenSession
+from distribu.application.team import AddUser, CreateCompany
 from distribu.application.webhooks import RegisterWebhook
 from distribu.container import in_memory
-from distribu.domain.access import SCOPES, Actor, Permission
+from distribu.domain.access import SCOPES, Actor, ContactRole, Permission, Role
+from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.catalog import Product
+from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer
+from distribu.domain.errors import Bug
 from distribu.domain.ordering import Order
 from distribu.domain.team import Company
-from distribu.domain.values import Money, Secret, exact_money
+from distribu.domain.values import CustomerId, Money, Secret, exact_money
 from distribu.domain.webhooks import Webhook, WireEvent
 from distribu.entrypoints.http.app import http_app
 from distribu.entrypoints.http.limits import ApiLimits
+from distribu.entrypoints.http.sessions import Keys, Sessions
 from distribu.entrypoints.worker import Worker
 
 if TYPE_CHECKING:
     import httpx
 
 R = TypeVar("R")
+
+
+KEYS: Final = Keys(staff=(Secret("staff-" + "s" * 64),), store=(Secret("store-" + "t" * 64),))
+"""What the sessions of `Shop.sign_in` are signed with: known to everybody, for tests alone."""
+
+NO_HASH: Final = "no hash of any password"
+
+
+class AddContact(Command[Contact], frozen=True, kw_only=True):
+    """A contact whose address is verified, and who has no password."""
+
+    needs = None
+    internal = True
+
+    customer_id: fields.Uuid
+    email: fields.Email
+    full_name: Name
+    role: ContactRole
+
+    async def run(self, work: Work) -> Contact:
+        contact = Contact.add(
+            company_id=work.company_id,
+            id=work.new_id(),
+            customer_id=(await work.customers.get(CustomerId(self.customer_id))).id,
+            email=self.email,
+            full_name=self.full_name,
+            role=self.role,
+            at=work.now,
+        )
+        credentials = Credentials.create(
+            company_id=work.company_id, id=contact.id, password_hash=NO_HASH, verified=True, at=work.now
+        )
+        work.save(contact, credentials)
+        return contact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIn:
+    """Somebody who is signed in: who they are to `Shop.execute`, and a browser with their cookie.
+
+    ``browser`` is at ``/account`` for staff, at ``/store/{slug}`` for a contact.
+    """
+
+    person: User | Contact
+    actor: Actor
+    browser: "httpx.AsyncClient"
 
 
 class Shop:
@@ -92,6 +147,55 @@ class Shop:
             transport=httpx.ASGITransport(app),
             base_url="http://distribu/api/v1",
             headers=headers,
+        )
+
+    async def sign_in(self, role: Role | ContactRole | None, *, customer: Customer | None = None) -> SignedIn:
+        """Somebody new, signed in: of the team, of no company (None), or a contact of ``customer``.
+
+        A company has one OWNER. Raises `Refused` (owner_stays) for a second one.
+        """
+        if isinstance(role, ContactRole) is not (customer is not None):
+            raise Bug("a contact is of a customer, and nobody else is")
+        ports = self.distribu.ports
+        email = f"somebody-{ports.entropy.uuid()}@example.test"
+        person: User | Contact
+        if isinstance(role, ContactRole) and customer is not None:
+            add = AddContact(customer_id=customer.id, email=email, full_name="Somebody", role=role)
+            person = await self.distribu.run(self.actor, add)
+            session = await self.session(self.actor, person.id)
+            grant = await ports.directory.store_session(self.company.id, session.id)
+            actor = grant.actor(now=ports.clock.now(), ip=None) if grant is not None else None
+        else:
+            person = await self.user(email)
+            if isinstance(role, Role):
+                await self.distribu.run(self.actor, TakeSeat(user_id=person.id, role=role))
+            session = await self.session(Actor.system(REALM), person.id)
+            staff = await ports.directory.staff_session(session.id)
+            actor = staff.actor(now=ports.clock.now(), ip=None) if staff is not None else None
+        if actor is None:
+            raise Bug("somebody who was just signed in is not")
+        return SignedIn(person=person, actor=actor, browser=self._browser(session))
+
+    async def user(self, email: str, password_hash: str = NO_HASH) -> User:
+        """A user whose address is verified."""
+        add = AddUser(email=email, full_name="Somebody", password_hash=password_hash)
+        return await self.distribu.run(Actor.system(REALM), add)
+
+    async def session(self, where: Actor, holder_id: str) -> Session:
+        """A session of somebody who was made here: for the platform's realm, or in the store."""
+        opening = OpenSession(holder_id=holder_id, verified_hash=NO_HASH, new_hash=None, user_agent="test")
+        return (await self.distribu.run(where, opening)).session
+
+    def _browser(self, session: Session) -> "httpx.AsyncClient":
+        import httpx
+
+        slug = None if session.company_id == REALM else self.company.slug
+        cookie = Sessions(self.distribu, KEYS, production=False).begun(session, slug).partition(";")[0]
+        app: Any = http_app(self.distribu, keys=KEYS)
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://distribu" + ("/account" if slug is None else f"/store/{slug}"),
+            headers={"cookie": cookie, "sec-fetch-site": "same-origin"},
         )
 
     async def work(self) -> int:

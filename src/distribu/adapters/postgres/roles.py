@@ -48,6 +48,15 @@ def queue_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{quote(unquote(name) + '_queue')}{colon}{password}@{host}"))
 
 
+def version(connection: "psycopg.Connection[Any]") -> str | None:
+    """The migration that the database is at; None when it has none of our tables."""
+    there = connection.execute("SELECT to_regclass('distribu.alembic_version') IS NOT NULL").fetchone()
+    if there != (True,):
+        return None
+    row = connection.execute("SELECT version_num FROM distribu.alembic_version").fetchone()
+    return row[0] if row else None
+
+
 def create_logins(owner: "psycopg.Connection[Any]", url: str) -> None:
     """Make the two roles that log in, with the password of ``url``, as far as they are not there."""
     parts = urlsplit(url)

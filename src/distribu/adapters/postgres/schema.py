@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID,
 from distribu.domain.errors import Conflict, NotFound, Refused
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -64,6 +64,7 @@ companies = _entity(
     Column("api_limit", sa.Integer),
     Column("suspended_at", _Time),
     Column("deleted_at", _Time),
+    Column("trial_ends_at", _Time),
     UniqueConstraint("company_id", "currency", name="companies_currency"),
     CheckConstraint("id = company_id", name="companies_id"),
 )

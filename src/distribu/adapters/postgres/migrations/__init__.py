@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from distribu.adapters.postgres import roles
+from distribu.adapters.postgres import purge, roles
 from distribu.adapters.postgres.schema import HEAD, SCHEMA, metadata
 
 
@@ -22,8 +22,9 @@ def migrate(owner_url: str, app_url: str) -> list[str]:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [group]).fetchone():
                 connection.execute(f"CREATE ROLE {group} NOLOGIN")
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-        ran = [] if _version(connection) == HEAD else _upgrade(owner_url)
+        ran = [] if roles.version(connection) == HEAD else _upgrade(owner_url)
         roles.create_logins(connection, app_url)
+        purge.let_owner(connection)
         if ran:
             # Plans made on the statistics of empty tables cost a millisecond each.
             connection.execute("ANALYZE")
@@ -42,14 +43,6 @@ def differences(owner_url: str) -> list[Any]:
             "include_name": lambda name, kind, parent: kind != "schema" or name == SCHEMA,
         }
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
-
-
-def _version(connection: "psycopg.Connection[Any]") -> str | None:
-    there = connection.execute("SELECT to_regclass('distribu.alembic_version') IS NOT NULL").fetchone()
-    if there != (True,):
-        return None
-    row = connection.execute("SELECT version_num FROM distribu.alembic_version").fetchone()
-    return row[0] if row else None
 
 
 def _upgrade(owner_url: str) -> list[str]:
