@@ -67,7 +67,10 @@ async def test_an_end_is_an_end_on_the_other_server_at_its_next_request(
                 assert answer.status == 200
             async with session.post(f"{here.url}{ending}", headers=somewhere()) as answer:
                 assert answer.status == 204
-            async with aiohttp.ClientSession(cookies=kept).get(f"{there.url}/account") as answer:
+            async with (
+                aiohttp.ClientSession(cookies=kept) as again,
+                again.get(f"{there.url}/account") as answer,
+            ):
                 assert answer.status == 401
 
 

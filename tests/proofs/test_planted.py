@@ -103,8 +103,8 @@ MISTAKES = (
             _EXECUTOR_LOOKS_AWAY,
             Change(
                 f"{ADAPTERS}/memory/store.py",
-                "if entity.company_id != self.scope.company_id or not self.visible(entity):",
-                "if not self.visible(entity):",
+                "if entity.company_id != self.scope.company_id or not (self.visible(entity) or unseen):",
+                "if not (self.visible(entity) or unseen):",
             ),
         ),
         TWINS,

@@ -1,5 +1,6 @@
 """What browsers are told with every answer, and what is not let in: plain HTTP, other origins."""
 
+import asyncio
 import random
 import re
 from collections.abc import Mapping
@@ -225,6 +226,28 @@ async def test_a_mistake_of_the_framework_s(site: Site, caplog: pytest.LogCaptur
     assert b"hunter2" not in answer.body
     assert "hunter2" in caplog.text
     assert "id-1" in caplog.text
+
+
+@pytest.mark.parametrize(("method", "code"), [("GET", "busy"), ("POST", "outcome_unknown")])
+async def test_whoever_still_waits_when_the_server_ends_is_told(site: Site, method: str, code: str) -> None:
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        asyncio.current_task().cancel()  # type: ignore[union-attr]  # as the server does when it has waited enough
+        await asyncio.sleep(60)
+
+    told: list[Any] = []
+
+    async def asked() -> None:
+        async def sent(message: Any) -> None:
+            told.append(message)
+
+        scope: dict[str, Any] = {"type": "http", "method": method, "path": "/", "headers": []}
+        scope |= {"scheme": "https", "client": ("203.0.113.9", 1), "query_string": b""}
+        await defended(waiting, site, lambda: "id-1", Counts())(scope, None, sent)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(asked())
+    assert told[0]["status"] == 503
+    assert f'"code":"{code}"'.encode() in told[1]["body"]
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again(site: Site) -> None:

@@ -92,7 +92,7 @@ CODES: Final[Mapping[str, str]] = {
     # not now
     "rate_limited": "Too many requests; try again after the time given.",
     "busy": "Too busy; try again after the time given.",
-    "outcome_unknown": "The database was lost while storing this, which may be done or not: look, or repeat "
+    "outcome_unknown": "The answer was lost while this was stored, which may be done or not: look, or repeat "
     "it under the same Idempotency-Key.",
     # ours
     "internal_error": "A mistake of ours; the request id helps us find it.",

@@ -4,6 +4,7 @@ Written down in RFC 6797 (HSTS), CSP level 3, Permissions Policy, the Fetch stan
 Fetch Metadata (``Sec-Fetch-Site``).
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from litestar import Request as HttpRequest, Response
 
 from distribu.application.counts import Counts
-from distribu.domain.errors import Forbidden
+from distribu.domain.errors import Busy, Forbidden
 from distribu.domain.values import Secret
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.client import Network, is_one_of
@@ -139,6 +140,10 @@ def defended(app: Application, site: Site, new_id: Callable[[], str], counts: Co
             return
         try:
             await app(scope, receive, sending)
+        except asyncio.CancelledError:  # the server is told to end, and has waited as long as it may
+            if not started:
+                await _sent(sending, scope, _cut_short(scope, new_id()))
+            raise
         except Exception:
             if started:
                 raise
@@ -147,6 +152,13 @@ def defended(app: Application, site: Site, new_id: Callable[[], str], counts: Co
             await _sent(sending, scope, wire.mistake("internal_error", 500, request_id))
 
     return answered
+
+
+def _cut_short(scope: Scope, request_id: str) -> Response[bytes]:
+    """What whoever is still waiting is told: what was to change something may be done or not."""
+    if scope["method"] in _SAFE:
+        return wire.refused(Busy("busy", retry_after_s=1), request_id, [])
+    return wire.mistake("outcome_unknown", 503, request_id)
 
 
 def _tables(more: tuple[Header, ...] = ()) -> tuple[tuple[tuple[Header, ...], ...], ...]:
