@@ -22,6 +22,7 @@ from rich.table import Table
 
 from distribu import Settings
 from distribu.container import database
+from tests.benchmarks.limits import TOGETHER, Check, checks, redis
 from tests.benchmarks.machine import cpu_s, free_port, load, memory_mib, postmaster, started
 from tests.benchmarks.shelf import Shelf, pgbench, stocked
 
@@ -69,6 +70,7 @@ class Bench:
     shelf: Shelf
     quick: bool
     spent: dict[str, Spent] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
     found: list[Figure] = field(default_factory=list)
 
     @property
@@ -115,11 +117,11 @@ class Bench:
         )
 
     @contextmanager
-    def serving(self, *options: str) -> Iterator[tuple[int, int, float]]:
+    def serving(self, *options: str, **settings: str) -> Iterator[tuple[int, int, float]]:
         """Distribu as a process: its id, its port, and the seconds it took to answer."""
         port = free_port()
         arguments = ("serve", "--port", str(port), "--data-dir", str(self.data_dir), *options)
-        with started("distribu", *arguments, port=port, path=READY) as (pid, cold_s):
+        with started("distribu", *arguments, port=port, path=READY, settings=settings) as (pid, cold_s):
             yield pid, port, cold_s
 
 
@@ -160,7 +162,24 @@ def run(bench: Bench, say: Callable[[str], None]) -> None:
             done.update(load(**plan, seconds=bench.seconds(6)))
             _wait_for_relay(bench.settings)
     bench.spent["worked"] = done["spent"]
-    bench.found = figures(bench.spent, bench.shelf, idle, memory, cold_s)
+    _limited(bench, say)
+    bench.found = figures(bench.spent, bench.checks, bench.shelf, idle, memory, cold_s)
+
+
+def _limited(bench: Bench, say: Callable[[str], None]) -> None:
+    """The key's own page again, with limits that nobody reaches, and what a check costs by itself."""
+    limits = {f"DISTRIBU_API_LIMIT_PER_{what}": "1000000" for what in ("KEY", "IP")}
+    me = [bench.request("GET", "/api/v1/me")]
+    with tempfile.TemporaryDirectory(prefix="distribu-redis-") as folder, redis(Path(folder)) as server:
+        for what, settings in (
+            ("me, limited", limits),
+            ("me, limited by Redis", limits | {"DISTRIBU_REDIS_URL": server.url}),
+        ):
+            say(what)
+            with bench.serving("--no-worker", **settings) as (pid, port, _):
+                bench.measure(what, pid, me, port, 5, 200)
+        say("checks of limits")
+        bench.checks = checks(server, bench.seconds(3))
 
 
 def _wait_for_relay(settings: Settings) -> None:
@@ -171,7 +190,12 @@ def _wait_for_relay(settings: Settings) -> None:
 
 
 def figures(
-    spent: Mapping[str, Spent], shelf: Shelf, idle: Mapping[str, Any], memory: float, cold_s: float
+    spent: Mapping[str, Spent],
+    checks: Mapping[str, Check],
+    shelf: Shelf,
+    idle: Mapping[str, Any],
+    memory: float,
+    cold_s: float,
 ) -> list[Figure]:
     """The table, lines of a kind together."""
     cpu = "ms CPU"
@@ -188,6 +212,10 @@ def figures(
             Figure("  server", it.server_ms, cpu, note=bare),
             Figure("  PostgreSQL", it.postgres_ms, cpu, note=by_pgbench),
         ]
+
+    def check(name: str, it: Check, reach: float | None = None, goal: float | None = None) -> Figure:
+        redis = f"and {it.redis_us:.0f} in Redis" if it.redis_us else ""
+        return Figure(name, it.server_us, "us CPU", reach, goal, note=redis)
 
     def rate(name: str, it: Spent, reach: float, goal: float) -> Figure:
         return Figure(name, it.per_s, "/s", reach, goal, more_is_better=True)
@@ -208,6 +236,11 @@ def figures(
         *cpu_of("GET /me", me, 0.8, 0.5, empty),
         Figure("  round trips", costs["me"].round_trips, ""),
         rate("  answers", me, 1200, 2000),
+        Figure("  with limits, in process", spent["me, limited"].ms, cpu),
+        Figure("  with limits, in Redis", spent["me, limited by Redis"].ms, cpu, note="Redis itself aside"),
+        check("check of a limit, in process", checks["in process"]),
+        check("  in Redis, alone", checks["alone"]),
+        check(f"  in Redis, {TOGETHER} together", checks["together"], 120, 60),
         Figure("memory of the server", memory, "MiB", 120, 90, note="after the run"),
         Figure("cold start to an answer", cold_s, "s", 2, 1, note="database running"),
         Figure("floor: empty GET", empty.server_ms, cpu, note=f"{empty.per_s:.0f}/s"),

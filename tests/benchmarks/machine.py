@@ -55,10 +55,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(module: str, *arguments: str, port: int, path: str) -> Iterator[tuple[int, float]]:
+def started(
+    module: str, *arguments: str, port: int, path: str, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, float]]:
     """A server of ours: its process id and the seconds until ``path`` was first answered."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DISTRIBU_")}
-    environ |= {"DISTRIBU_API_LIMIT_PER_KEY": "0", "DISTRIBU_API_LIMIT_PER_IP": "0"}
+    environ |= {"DISTRIBU_API_LIMIT_PER_KEY": "0", "DISTRIBU_API_LIMIT_PER_IP": "0"} | dict(settings or {})
     begun = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL

@@ -69,6 +69,15 @@ class RateLimiterContract:
         assert (await limiter.take(five_a_minute())).allowed
         assert not (await limiter.take(five_a_minute())).allowed
 
+    async def test_the_last_that_is_let_in_is_told_when_there_is_room_again(
+        self, limiter: RateLimiter, advance: Advance
+    ) -> None:
+        told = []
+        for _ in range(6):
+            told.append((await limiter.take(five_a_minute())).retry_after_s)
+            advance(seconds=1)
+        assert told == [None] * 4 + [56, 55]
+
     async def test_what_is_refused_does_not_count(self, limiter: RateLimiter, advance: Advance) -> None:
         for _ in range(200):
             await limiter.take(five_a_minute())
@@ -120,7 +129,7 @@ class RateLimiterContract:
             waits = {"none": 0, "a little": draw.randint(1, 999), "some": draw.randint(1_000, 20_000)}
             if draw.random() < 0.02:
                 waits = {"until reset": said.reset_in_s * 1000}
-            elif said.retry_after_s is not None:
+            elif not said.allowed and said.retry_after_s is not None:
                 as_told = said.retry_after_s * 1000
                 waits = {"none": 0, "as told": as_told, "a second less": as_told - 1000}
             # Who was let in mostly goes on at once, or a limit of 60 would never be reached.
@@ -139,7 +148,7 @@ class RateLimiterContract:
                 assert not said.allowed
             if case == "until reset":
                 assert said.remaining == most - 1
-            assert (said.retry_after_s is None) == said.allowed
+            assert (said.retry_after_s is None) == (said.remaining > 0)
             assert 0 <= said.remaining < most
         cases = ["as told", "none", "a second less", "until reset", "there was room"]
         assert all(seen[case] >= 5 for case in (cases if most > 1 else cases[:-1])), seen

@@ -66,6 +66,17 @@ class RedisServer:
             assert self._child.poll() is None
             time.sleep(0.01)
 
+    @property
+    def pid(self) -> int:
+        """The process, once it has been started."""
+        assert self._child is not None
+        return self._child.pid
+
+    @staticmethod
+    def binary() -> str:
+        """That of this machine, or the one that comes along."""
+        return str(shutil.which("redis-server") or get_binary_path())
+
     def kill(self) -> None:
         """SIGKILL: it says goodbye to nobody."""
         if self._child is not None:
@@ -75,9 +86,7 @@ class RedisServer:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(
-        str(shutil.which("redis-server") or get_binary_path()), tmp_path_factory.mktemp("redis")
-    )
+    server = RedisServer(RedisServer.binary(), tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
     server.kill()

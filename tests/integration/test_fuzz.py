@@ -213,7 +213,7 @@ def decoded(route: Route, http: Any) -> Request[Any] | None:
 
 def told(refusal: Refused) -> None:
     """A refusal can be told, and is not longer for what it refuses."""
-    answer = wire.refused(refusal, "id", [])
+    answer = wire.refused(refusal, "id")
     assert answer.status_code in (400, 404, 412, 415)
     assert len(answer.content) < 10_000
     in_our_words(answer)

@@ -40,7 +40,7 @@ class InProcessLimiter:
             reset_in_s=ceil(log[-1] + limit.window_s - now),
             # More than the limit are in the log when it was lowered: all but ``most - 1`` have to pass.
             retry_after_s=None
-            if allowed
+            if len(log) < limit.most
             else max(1, ceil(log[len(log) - limit.most] + limit.window_s - now)),
         )
 

@@ -14,8 +14,9 @@ from redis.exceptions import NoScriptError, RedisError
 from distribu.application.ports import Clock, Entropy, Limit, LimiterAway, Standing
 
 CONNECT_S: Final = 1.0
-ANSWER_S: Final = 0.25
-"""What a check may take: whoever waits longer is better served by the bucket of this server."""
+ANSWER_S: Final = 1.0
+"""What a check may take: whoever waits longer is better served by the bucket of this server. Our own loop is
+in it: less than it lags under a flood would have every server count for itself just then."""
 
 CONNECTIONS: Final = 8
 BATCH_MAX: Final = 200
@@ -36,7 +37,7 @@ if held < most then
 end
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or tostring(now)
 local free = tostring(now)
-if allowed == 0 then free = redis.call('ZRANGE', KEYS[1], held - most, held - most, 'WITHSCORES')[2] end
+if held >= most then free = redis.call('ZRANGE', KEYS[1], held - most, held - most, 'WITHSCORES')[2] end
 return {allowed, held, last, free}
 """
 # Times are in milliseconds by our clock. A server whose clock is behind counts at the newest time that
@@ -130,5 +131,5 @@ def _standing(limit: Limit, row: list[Any], now_ms: int) -> Standing:
         remaining=max(0, limit.most - held),
         reset_at_s=ceil((last_ms + window_ms) / 1000),
         reset_in_s=ceil((last_ms + window_ms - now_ms) / 1000),
-        retry_after_s=None if allowed else max(1, ceil((free_ms + window_ms - now_ms) / 1000)),
+        retry_after_s=None if held < limit.most else max(1, ceil((free_ms + window_ms - now_ms) / 1000)),
     )

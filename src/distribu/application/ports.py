@@ -358,7 +358,7 @@ class Standing:
     """How a limit stands: ``remaining`` more may come now; at ``reset_at_s`` (Unix time), which is
     ``reset_in_s`` from now, all of them.
 
-    ``retry_after_s`` is given when this one was not allowed: after so many seconds one will be.
+    ``retry_after_s`` is given when none may come now, this one allowed or not: after so many seconds one may.
     """
 
     allowed: bool

@@ -16,8 +16,8 @@ from distribu.domain.errors import InDoubt, Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.browser import Application, Site, defended
 from distribu.entrypoints.http.disclosure import disclosures
-from distribu.entrypoints.http.doors import ApiDoor, Door, StaffDoor, StoreDoor
-from distribu.entrypoints.http.limits import ApiLimits, told
+from distribu.entrypoints.http.doors import ApiDoor, Door, StaffDoor, StoreDoor, counted
+from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.http.mailbox import Postbox, with_mailbox
 from distribu.entrypoints.http.metrics import metrics
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
@@ -45,7 +45,8 @@ def http_app(
     everybody can read its mails, at ``/_mail``. Without a ``site`` that opens them there are no ``/metrics``.
     """
     site = site or Site()
-    doors: list[tuple[Door, Sequence[Route]]] = [(ApiDoor(distribu, limits or ApiLimits(), site), ROUTES)]
+    api = ApiDoor(distribu, limits or ApiLimits(), site)
+    doors: list[tuple[Door, Sequence[Route]]] = [(api, ROUTES)]
     if keys is not None:
         sessions = Sessions(distribu, keys, production=site.production)
         doors += [
@@ -82,14 +83,15 @@ def http_app(
         openapi_config=None,
         request_max_body_size=wire.BODY_MAX,
         exception_handlers={
-            Refused: lambda http, refusal: refused(refusal, _id(distribu), told(http)),
-            HTTPException: lambda http, error: refused(_meant(error), _id(distribu), told(http)),
+            Refused: lambda _, refusal: refused(refusal, _id(distribu)),
+            HTTPException: lambda _, error: refused(_meant(error), _id(distribu)),
             InDoubt: lambda _, error: _mistake(error, _id(distribu), "outcome_unknown", 503),
             Exception: lambda _, error: _mistake(error, _id(distribu), "internal_error", 500),
         },
         logging_config=None,
     )
-    whole = defended(app, site, distribu.ports.entropy.uuid, distribu.counts)
+    new_id = distribu.ports.entropy.uuid
+    whole = defended(counted(app, api, new_id), site, new_id, distribu.counts)
     return whole if mailbox is None else with_mailbox(whole, mailbox)
 
 
@@ -105,7 +107,7 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
         key = _idempotency_key(request) if issubclass(route.request, Command) else None
         if key is None:
             result = await distribu.execute(actor, asked)
-            headers = [*etag(result), *told(request), *door.cookies(request, route, result)]
+            headers = [*etag(result), *door.cookies(request, route, result)]
             return answer(body_of(route, result), route.status, headers, _id(distribu))
         version: list[tuple[str, str]] = []
 
@@ -117,7 +119,7 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
         given = await distribu.execute_once(actor, asked, once)
         # What is replayed may have changed since: its version then is of no use in an If-Match.
         more = [("idempotent-replayed", "true")] if given.replayed else version
-        return answer(given.body, route.status, [*more, *told(request)], _id(distribu))
+        return answer(given.body, route.status, more, _id(distribu))
 
     async def slowly(request: Http) -> ASGIResponse:
         """As long for a refusal as for an answer, whatever is known."""

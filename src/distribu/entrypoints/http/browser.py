@@ -135,21 +135,21 @@ def defended(app: Application, site: Site, new_id: Callable[[], str], counts: Co
                 message["headers"] = headers
             await send(message)
 
-        if not secure and (path := _path(scope)) not in PROBES:
-            await _sent(sending, scope, _insecure(scope, path, site, new_id))
+        if not secure and (path := path_of(scope)) not in PROBES:
+            await sent(sending, scope, _insecure(scope, path, site, new_id))
             return
         try:
             await app(scope, receive, sending)
         except asyncio.CancelledError:  # the server is told to end, and has waited as long as it may
             if not started:
-                await _sent(sending, scope, _cut_short(scope, new_id()))
+                await sent(sending, scope, _cut_short(scope, new_id()))
             raise
         except Exception:
             if started:
                 raise
             request_id = new_id()
             log.exception("request %s failed", request_id)
-            await _sent(sending, scope, wire.mistake("internal_error", 500, request_id))
+            await sent(sending, scope, wire.mistake("internal_error", 500, request_id))
 
     return answered
 
@@ -157,7 +157,7 @@ def defended(app: Application, site: Site, new_id: Callable[[], str], counts: Co
 def _cut_short(scope: Scope, request_id: str) -> Response[bytes]:
     """What whoever is still waiting is told: what was to change something may be done or not."""
     if scope["method"] in _SAFE:
-        return wire.refused(Busy("busy", retry_after_s=1), request_id, [])
+        return wire.refused(Busy("busy", retry_after_s=1), request_id)
     return wire.mistake("outcome_unknown", 503, request_id)
 
 
@@ -170,7 +170,8 @@ def _tables(more: tuple[Header, ...] = ()) -> tuple[tuple[tuple[Header, ...], ..
     return tuple((table(policy, _NO_STORE), table(policy)) for policy in (DATA_POLICY, PAGE_POLICY))
 
 
-async def _sent(send: Send, scope: Scope, response: Response[bytes]) -> None:
+async def sent(send: Send, scope: Scope, response: Response[bytes]) -> None:
+    """Answer with this, from outside of the framework."""
     body = response.content
     headers = [(name.encode(), str(value).encode("latin-1")) for name, value in response.headers.items()]
     headers.append((b"content-length", str(len(body)).encode()))
@@ -198,7 +199,7 @@ def scheme_of(scope: Scope, trusted: tuple[Network, ...]) -> str:
     return str(scope["scheme"])
 
 
-def _path(scope: Scope) -> str:
+def path_of(scope: Scope) -> str:
     """The path within this application."""
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     return (path.removeprefix(root) if path.startswith(root + "/") else path) or "/"
@@ -213,7 +214,7 @@ def _insecure(scope: Scope, path: str, site: Site, new_id: Callable[[], str]) ->
         # A path always begins with a slash; without one it could become part of the host.
         location = f"{site.origin}/{where.decode('latin-1').removeprefix('/')}"
         return Response(b"", status_code=308, headers={"location": location})
-    return wire.refused(Forbidden("https_required"), new_id(), [])
+    return wire.refused(Forbidden("https_required"), new_id())
 
 
 def _is_page(scope: Scope, path: str) -> bool:

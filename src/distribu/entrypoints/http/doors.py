@@ -1,5 +1,6 @@
 """The doors of the HTTP application: who may come in where, and how they show who they are."""
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from litestar import Request as HttpRequest
@@ -7,12 +8,18 @@ from litestar import Request as HttpRequest
 from distribu.application.kernel import Distribu
 from distribu.application.sessions import Entered
 from distribu.domain.access import Actor, Permission
+from distribu.domain.errors import RateLimited
+from distribu.entrypoints.http import reference
 from distribu.entrypoints.http.auth import key_holder
-from distribu.entrypoints.http.browser import Site, same_origin
+from distribu.entrypoints.http.browser import Application, Send, Site, path_of, same_origin, sent
 from distribu.entrypoints.http.client import client_ip
-from distribu.entrypoints.http.limits import ApiLimits
+from distribu.entrypoints.http.limits import ApiLimits, told
 from distribu.entrypoints.http.sessions import Sessions
-from distribu.entrypoints.http.wire import Route
+from distribu.entrypoints.http.wire import Route, refused
+
+_CAME: Final = "distribu_came"
+_TO_READ: Final = reference.PAGES | reference.DOCUMENTS | {reference.STYLE}
+"""What is about the API and not of it: for everybody, and not counted."""
 
 _AGENT_MAX: Final = 300
 _SAFE: Final = frozenset({"GET", "HEAD"})
@@ -50,6 +57,13 @@ class ApiDoor:
         self.site = site
 
     async def actor(self, http: Http, route: Route) -> Actor:
+        came = http.scope.get(_CAME)
+        if isinstance(came, Exception):
+            raise came
+        return came if isinstance(came, Actor) else await self.come(http)
+
+    async def come(self, http: Http) -> Actor:
+        """Count a request, and see whose it is. Raises `Refused`."""
         limiter = self.distribu.ports.limiter
         ip = client_ip(http, self.site.trusted)
         await self.limits.count_address(limiter, http, ip)
@@ -62,6 +76,37 @@ class ApiDoor:
 
     def cookies(self, http: Http, route: Route, result: Any) -> Headers:
         return []
+
+
+def counted(app: Application, door: ApiDoor, new_id: Callable[[], str]) -> Application:
+    """An application whose API counts every request and says so in every answer.
+
+    Also where there is no such route, or where we have made a mistake: a client that watches the headers is
+    never left without them. Who is over a limit does not get as far as ``app``; who they are is told
+    to their route, or why that is not known.
+    """
+
+    async def answered(scope: Any, receive: Any, send: Send) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *told(scope)]
+            await send(message)
+
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        path = path_of(scope)
+        if path.startswith(f"{door.prefix}/") and path not in _TO_READ:
+            try:
+                scope[_CAME] = await door.come(HttpRequest(scope))
+            except RateLimited as refusal:
+                await sent(sending, scope, refused(refusal, new_id()))
+                return
+            except Exception as error:  # a refusal or a mistake of ours: told by the route, if there is one
+                scope[_CAME] = error
+        await app(scope, receive, sending)
+
+    return answered
 
 
 class StaffDoor:

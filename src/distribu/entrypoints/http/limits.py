@@ -8,6 +8,7 @@ from litestar import Request as HttpRequest
 from distribu.application.ports import Limit, RateLimiter, Standing
 from distribu.domain.access import Actor
 from distribu.domain.errors import RateLimited
+from distribu.entrypoints.http.browser import Header, Scope
 from distribu.entrypoints.http.client import limited_as
 
 WINDOW_S: Final = 60.0
@@ -37,27 +38,33 @@ class ApiLimits:
 
 async def _count(limiter: RateLimiter, http: Http, name: str, limit: Limit) -> None:
     standing = await limiter.take(limit)
-    setattr(http.state, _STANDINGS, [*getattr(http.state, _STANDINGS, []), (name, standing)])
+    standings: list[tuple[str, Standing]] = http.scope.setdefault(_STANDINGS, [])  # type: ignore[typeddict-item]
+    standings.append((name, standing))
     if not standing.allowed:
-        raise RateLimited("rate_limited", retry_after_s=standing.retry_after_s)
+        # Whoever was refused for the key has been counted for the address: that may be full for longer.
+        waits = [one.retry_after_s or 0 for _, one in standings]
+        raise RateLimited("rate_limited", retry_after_s=max(waits))
 
 
-def told(http: Http) -> list[tuple[str, str]]:
+def told(scope: Scope) -> list[Header]:
     """The headers of every answer that was counted.
 
     ``X-RateLimit-*`` tell of the tighter limit, ``Reset`` in seconds since 1970. ``RateLimit-Policy`` and
     ``RateLimit`` tell of each (draft-ietf-httpapi-ratelimit-headers), ``t`` in seconds from now.
+
+    An address that is full is refused before anybody has asked whose key it is: what is told then, and how
+    long to wait, is of the address alone.
     """
-    standings: list[tuple[str, Standing]] = getattr(http.state, _STANDINGS, [])
+    standings: list[tuple[str, Standing]] = scope.get(_STANDINGS, [])
     if not standings:
         return []
     tighter = min((one for _, one in standings), key=lambda one: (one.allowed, one.remaining))
     policies = [f'"{name}";q={one.limit};w={WINDOW_S:.0f}' for name, one in standings]
     left = [f'"{name}";r={one.remaining};t={one.reset_in_s}' for name, one in standings]
     return [
-        ("x-ratelimit-limit", str(tighter.limit)),
-        ("x-ratelimit-remaining", str(tighter.remaining)),
-        ("x-ratelimit-reset", str(tighter.reset_at_s)),
-        ("ratelimit-policy", ", ".join(policies)),
-        ("ratelimit", ", ".join(left)),
+        (b"x-ratelimit-limit", b"%d" % tighter.limit),
+        (b"x-ratelimit-remaining", b"%d" % tighter.remaining),
+        (b"x-ratelimit-reset", b"%d" % tighter.reset_at_s),
+        (b"ratelimit-policy", ", ".join(policies).encode()),
+        (b"ratelimit", ", ".join(left).encode()),
     ]

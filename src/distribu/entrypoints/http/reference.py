@@ -89,6 +89,9 @@ PEOPLE: Final = Documented(
     cookies=(("staff", "distribu_staff"), ("store", "distribu_store_{slug}")),
 )
 
+DOCUMENTS: Final = frozenset(f"{one.at}/openapi.json" for one in (API, PEOPLE))
+STYLE: Final = "/api/v1/docs.css"
+
 _HERE: Final = "http://127.0.0.1:8000"
 _HOST: Final = compiled(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _CODE: Final = compiled(r"``(.+?)``|`(.+?)`")
@@ -353,7 +356,7 @@ def example(schema: dict[str, Any], components: dict[str, Any], *, needed: bool 
 def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
     """The document, the page and its style; ``origin`` is where people reach them, where that is known."""
 
-    @get([f"{of.at}/openapi.json" for of in (API, PEOPLE)], include_in_schema=False)
+    @get(sorted(DOCUMENTS), include_in_schema=False)
     async def document(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
         """A document as OpenAPI."""
         here = openapi(_asked_for(request)) | {"servers": [{"url": _root(request) or "/"}]}
@@ -366,7 +369,7 @@ def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
         text = _page(_root(request), _asked_for(request)).replace(_HERE, here)
         return ASGIResponse(body=text.encode(), media_type="text/html")
 
-    @get("/api/v1/docs.css", include_in_schema=False)
+    @get(STYLE, include_in_schema=False)
     async def style(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
         """How it looks."""
         return ASGIResponse(body=_style(), media_type="text/css", headers={"cache-control": "max-age=3600"})

@@ -303,15 +303,15 @@ _OWN_STATUS: Final[Mapping[type[Refused], int]] = {
 }
 
 
-def refused(refusal: Refused, request_id: str, more: list[tuple[str, str]]) -> Response[bytes]:
-    """A refusal as the documented error body; ``more`` are headers."""
+def refused(refusal: Refused, request_id: str) -> Response[bytes]:
+    """A refusal as the documented error body."""
     kinds = type(refusal).__mro__
     statuses = {**STATUS, **_OWN_STATUS}
     status = next(statuses[kind] for kind in kinds if kind in statuses)
     body: dict[str, Any] = {"error": refusal.message, "code": refusal.code, "requestId": request_id}
     if refusal.fields:
         body["fields"] = views.fields_of(refusal)
-    headers = {"x-request-id": request_id, **dict(more)}
+    headers = {"x-request-id": request_id}
     if refusal.retry_after_s is not None:
         body["retryAfter"] = refusal.retry_after_s
         headers["retry-after"] = str(refusal.retry_after_s)
