@@ -145,9 +145,9 @@ def age(root: Connection, company: str, days: float) -> None:
     with root.transaction():
         root.execute("SET LOCAL session_replication_role = replica")
         root.execute(
-            "UPDATE distribu.companies SET deleted_at = now() - %s * interval '24 hours'"
-            " WHERE company_id = %s",
-            [days, company],
+            "UPDATE distribu.companies SET deleted_at = now() - %(days)s * interval '24 hours',"
+            " closed_at = now() - %(days)s * interval '24 hours' WHERE company_id = %(company)s",
+            {"days": days, "company": company},
         )
 
 
@@ -415,23 +415,29 @@ class TestTheRule:
     ) -> None:
         async with running(house) as distribu:
             shop = await Shop.open(distribu)
+            born_id = distribu.ports.entropy.uuid()
         past = "UPDATE distribu.companies SET deleted_at = now() - interval '31 days'"
+        a_row = (
+            "SELECT (to_jsonb(c) || jsonb_build_object('id', %(id)s::text, 'company_id', %(id)s::text,"
+            " 'deleted_at', now() - interval '31 days', 'closed_at', now() - interval '31 days'))::text"
+            " FROM distribu.companies AS c"
+        )
         born = (
             "INSERT INTO distribu.companies"
-            " SELECT (jsonb_populate_record(c, jsonb_build_object("
-            "'id', %(id)s::text, 'company_id', %(id)s::text, 'deleted_at', now() - interval '31 days'))).*"
-            " FROM distribu.companies AS c"
+            " SELECT (jsonb_populate_record(NULL::distribu.companies, %s::jsonb)).*"
         )
         with psycopg.connect(house.database_url or "", autocommit=True) as app:
             be(app, shop.company.id)
-            with pytest.raises(errors.InsufficientPrivilege, match="not in the past"):
-                app.execute(past)
-            app.execute("UPDATE distribu.companies SET deleted_at = now()")
-            with pytest.raises(errors.InsufficientPrivilege, match="not in the past"):
-                app.execute(past)
-            with pytest.raises(errors.InsufficientPrivilege, match="not in the past"):
-                app.execute(born, {"id": REALM})
-        assert root.execute("SELECT 1 FROM distribu.companies WHERE company_id = %s", [REALM]).rowcount == 0
+            for attempt in (past, past.replace("deleted_at =", "closed_at = deleted_at, deleted_at ="), past):
+                app.execute(attempt.encode())
+                assert app.execute("SELECT distribu.purgeable(%s)", [shop.company.id]).fetchone() == (False,)
+            row = app.execute(a_row, {"id": born_id}).fetchone()
+            assert row is not None
+            be(app, born_id)
+            assert app.execute(born, [row[0]]).rowcount == 1
+            assert app.execute("SELECT distribu.purgeable(%s)", [born_id]).fetchone() == (False,)
+        age(root, shop.company.id, 31)
+        assert root.execute("SELECT distribu.purgeable(%s)", [shop.company.id]).fetchone() == (True,)
 
     async def test_the_platform_itself_is_never_purged(
         self, house: Settings, root: Connection, purge: Purge
@@ -445,7 +451,7 @@ class TestTheRule:
                 "INSERT INTO distribu.companies"
                 " SELECT (jsonb_populate_record(c, jsonb_build_object("
                 "'id', %(id)s::text, 'company_id', %(id)s::text,"
-                " 'deleted_at', now() - interval '31 days'))).*"
+                " 'deleted_at', now() - interval '31 days', 'closed_at', now() - interval '31 days'))).*"
                 " FROM distribu.companies AS c LIMIT 1",
                 {"id": REALM},
             )

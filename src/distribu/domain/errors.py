@@ -138,8 +138,16 @@ class Forbidden(Refused):
     ``noted`` is set once the audit log had its say.
     """
 
-    def __init__(self, code: str, message: str | None = None, *, lacks: str | None = None) -> None:
-        super().__init__(code, message)
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
+        retry_after_s: int | None = None,
+        lacks: str | None = None,
+    ) -> None:
+        super().__init__(code, message, fields=fields, retry_after_s=retry_after_s)
         self.lacks = lacks
         self.noted = False
 

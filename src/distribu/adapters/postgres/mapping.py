@@ -200,7 +200,14 @@ def _within_credit(used: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.case((over, sa.null()), else_=used)
 
 
-COMPANIES: Final = Mapped(Company, schema.companies, reads={"registration": Registration})
+COMPANIES: Final = Mapped(
+    Company,
+    schema.companies,
+    reads={"registration": Registration},
+    derives={
+        "closed_at": (("deleted_at",), lambda it: it.deleted_at)
+    },  # the database puts its own time there
+)
 PRODUCTS: Final = Mapped(
     Product,
     schema.products,

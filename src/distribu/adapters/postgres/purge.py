@@ -44,7 +44,8 @@ BUSY_S: Final = 5
 _TENANT_ID: Final = TENANT.partition(" = ")[2]
 _MINE: Final = f"{TENANT} AND (SELECT distribu.purgeable({_TENANT_ID}))"
 # What `purgeable` reads must not ask it again.
-_DUE: Final = f"{TENANT} AND company_id <> '{REALM}' AND deleted_at <= now() - interval '720 hours'"
+_OVER: Final = "greatest(deleted_at, closed_at) <= now() - interval '720 hours'"
+_DUE: Final = f"{TENANT} AND company_id <> '{REALM}' AND {_OVER}"
 
 Policy = tuple[str, str, str, str]
 _POLICIES: Final[tuple[Policy, ...]] = (

@@ -65,6 +65,7 @@ companies = _entity(
     Column("suspended_at", _Time),
     Column("deleted_at", _Time),
     Column("trial_ends_at", _Time),
+    Column("closed_at", _Time),
     UniqueConstraint("company_id", "currency", name="companies_currency"),
     CheckConstraint("id = company_id", name="companies_id"),
 )
