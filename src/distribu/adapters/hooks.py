@@ -1,14 +1,21 @@
 """Outgoing webhooks over aiohttp."""
 
 import asyncio
-import ipaddress
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address
+from threading import Thread
 from time import perf_counter
-from urllib.parse import urlsplit
+from typing import Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
+from yarl import URL
 
+from distribu.adapters.guard import canonical_url, is_local_name, is_loopback, refusal
 from distribu.application.ports import Reply
 from distribu.domain.errors import Refused
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, BODY_KEPT
@@ -16,44 +23,10 @@ from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, BODY_KEPT
 _KEPT_HEADERS = ("content-type", "retry-after", "date", "server", "x-request-id")
 _READ_MAX = 16_384
 
-
-def checked_url(url: str, *, loopback: bool) -> None:
-    """Raises `Refused` (webhook_url_refused) unless webhooks may go to this URL.
-
-    https to a name or a public address; with ``loopback`` also http to this machine. What a name
-    resolves to is looked at when a delivery is made.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise Refused("webhook_url_refused", "This is not a URL.") from None
-    if not host or parts.username is not None or parts.password is not None or port == 0:
-        raise Refused("webhook_url_refused", "The URL needs a host, and may not carry a user or password.")
-    if any(ord(char) <= 32 or ord(char) == 127 or char == "\\" for char in url):
-        raise Refused("webhook_url_refused", "The URL may not hold spaces or control characters.")
-    local = _is_loopback(host)
-    if parts.scheme == "http" and not (loopback and local):
-        raise Refused("webhook_url_refused", "Webhooks go out by https.")
-    if parts.scheme not in ("http", "https"):
-        raise Refused("webhook_url_refused", "Webhooks go out by https.")
-    if local and not loopback:
-        raise Refused("webhook_url_refused", "Webhooks do not go to this machine.")
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return
-    if not (local or address.is_global):
-        raise Refused("webhook_url_refused", "Webhooks do not go to private addresses.")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+LOOKUP_TIMEOUT_S: Final = 4.0
+"""Seconds DNS may take of an attempt's ten."""
+LOOKUPS_MAX: Final = 256
+"""Names looked up at once. One that gets no answer counts until the system gives it up, 10 s and more."""
 
 
 def _storable(text: str) -> str:
@@ -61,15 +34,105 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
-class HttpHooks:
-    """One pooled client for all receivers; ten seconds in all, no redirects, a capped read."""
+class NotThere(OSError):
+    """No connection is made; its text says why, and names no address: not everybody may know those."""
 
-    def __init__(self, *, production: bool) -> None:
+
+def addresses_of(name: str) -> list[str]:
+    """All addresses of a name, by the system's resolver and without its search list. Blocks."""
+    found = socket.getaddrinfo(name + ".", None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class CheckedResolver(AbstractResolver):
+    """Looks a name up once, and answers with those of its addresses that webhooks may go to.
+
+    A thread for each name, which nobody waits for at the end: the system's resolver cannot be told to
+    stop. Whoever asks for a name that is being looked up waits for the same answer.
+    """
+
+    def __init__(self, *, loopback: bool, look_up: Callable[[str], Sequence[str]]) -> None:
+        self._loopback = loopback
+        self._look_up = look_up
+        self._running: dict[str, asyncio.Future[Sequence[str] | OSError]] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        local = self._loopback and is_local_name(host)
+        found = ["127.0.0.1", "::1"] if local else await self._found(host)
+        refusals = {address: refusal(address, loopback=local) for address in found}
+        if all(refusals.values()):
+            why = next(iter(refusals.values()), "it has no address")
+            raise NotThere(f"{host} is where webhooks do not go: {why}")
+        return [_resolved(host, address, port) for address, why in refusals.items() if not why]
+
+    async def _found(self, name: str) -> Sequence[str]:
+        running = self._running.get(name)
+        if running is None:
+            if len(self._running) >= LOOKUPS_MAX:
+                raise NotThere("too many names are being looked up")
+            running = self._running[name] = asyncio.get_running_loop().create_future()
+            running.add_done_callback(lambda _: self._running.pop(name))
+            try:
+                Thread(target=self._ask, args=(name, running), name="look-up", daemon=True).start()
+            except RuntimeError as full:
+                running.set_result(OSError(str(full)))
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                found = await asyncio.shield(running)
+        except TimeoutError:
+            raise NotThere(f"DNS did not answer for {name} within {LOOKUP_TIMEOUT_S:g} s") from None
+        if isinstance(found, OSError):
+            raise NotThere(f"DNS knows no address of {name}: {found.strerror or found}")
+        return found
+
+    def _ask(self, name: str, running: asyncio.Future[Sequence[str] | OSError]) -> None:
+        found: Sequence[str] | OSError
+        try:
+            found = self._look_up(name)
+        except (OSError, ValueError) as failed:  # ValueError: a name that cannot be encoded
+            found = failed if isinstance(failed, OSError) else OSError(str(failed))
+        with suppress(RuntimeError):  # the loop is gone, and whoever asked with it
+            running.get_loop().call_soon_threadsafe(running.set_result, found)
+
+    async def close(self) -> None: ...
+
+
+def _resolved(host: str, address: str, port: int) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return ResolveResult(
+        hostname=host, host=address, port=port, family=family, proto=socket.IPPROTO_TCP, flags=flags
+    )
+
+
+def _is_own(family: int, address: tuple[object, ...]) -> bool:
+    """Whether an address is one of this machine's: what would be sent from it to itself. Sends nothing."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+        return bool(probe.getsockname()[0] == address[0])
+
+
+class HttpHooks:
+    """One pooled client for all receivers; ten seconds in all, no redirects, no proxies, a capped read.
+
+    Two walls, each of which holds alone. Names lead to checked addresses only (`CheckedResolver`); and no
+    socket is made but for an address that was checked (`guarded_socket`), which is the one it then
+    connects to, and which covers URLs with an address in them, for which no resolver is asked. A pooled
+    connection stays where it is.
+    """
+
+    def __init__(self, *, production: bool, look_up: Callable[[str], Sequence[str]] = addresses_of) -> None:
         self._loopback = not production
+        self._look_up = look_up
         self._session: aiohttp.ClientSession | None = None
 
     def admit(self, url: str) -> None:
-        checked_url(url, loopback=self._loopback)
+        canonical_url(url, loopback=self._loopback)
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Reply:
         started = perf_counter()
@@ -78,9 +141,9 @@ class HttpHooks:
 
     async def _ask(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         try:
-            checked_url(url, loopback=self._loopback)
+            to = URL(canonical_url(url, loopback=self._loopback), encoded=True)
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-                async with self._client().post(url, data=body, headers=headers, allow_redirects=False) as got:
+                async with self._client().post(to, data=body, headers=headers, allow_redirects=False) as got:
                     read = b""
                     while len(read) < _READ_MAX and (piece := await got.content.readany()):
                         read += piece
@@ -95,16 +158,38 @@ class HttpHooks:
             return Reply(None, {}, "", f"no answer within {ATTEMPT_TIMEOUT_S:g} s")
         except Refused as refused:
             return Reply(None, {}, "", refused.message)
+        except aiohttp.ClientConnectorError as failed:
+            why = failed.os_error
+            text = str(why) if isinstance(why, NotThere) else f"{type(failed).__name__}: {failed}"
+            return Reply(None, {}, "", _storable(text)[:500])
         except (aiohttp.ClientError, OSError, ValueError) as failed:
             return Reply(None, {}, "", _storable(f"{type(failed).__name__}: {failed}")[:500])
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            connector = aiohttp.TCPConnector(limit=200, limit_per_host=16, ttl_dns_cache=30)
+            connector = aiohttp.TCPConnector(
+                limit=200,
+                limit_per_host=16,
+                ttl_dns_cache=30,
+                resolver=CheckedResolver(loopback=self._loopback, look_up=self._look_up),
+                socket_factory=self.guarded_socket,
+            )
             self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
             )
         return self._session
+
+    def guarded_socket(self, info: AddrInfoType) -> socket.socket:
+        """A socket for one numeric address, or `NotThere`: nothing is sent to it then."""
+        family, kind, protocol, _, address = info
+        if why := refusal(str(address[0]), loopback=self._loopback):
+            raise NotThere(f"this is where webhooks do not go: {why}")
+        if not (self._loopback and is_loopback(ip_address(address[0]))) and _is_own(family, address):
+            raise NotThere("this is where webhooks do not go: an address of this machine")
+        return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:
         """Give back the connections."""

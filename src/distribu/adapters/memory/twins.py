@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from distribu.adapters.argon2 import bcrypt_right
 from distribu.adapters.common_passwords import is_common
+from distribu.adapters.guard import canonical_url
 from distribu.adapters.system import Uuid7
 from distribu.application.ports import Reply, Verdict
 from distribu.domain.errors import Bug, Busy
@@ -134,9 +135,7 @@ class Receivers:
         self.answer: Callable[[Received], Reply] = _accept
 
     def admit(self, url: str) -> None:
-        from distribu.adapters.hooks import checked_url
-
-        checked_url(url, loopback=True)
+        canonical_url(url, loopback=True)
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Reply:
         received = Received(url=url, headers=dict(headers), body=body)
