@@ -30,6 +30,7 @@ SHAPE = "tests/unit/test_architecture.py"
 USES = "tests/unit/test_use_cases.py"
 WALLS = "tests/integration/test_walls.py"
 CLAIMS = "tests/integration/test_claims.py"
+GUARD = "tests/unit/test_guard.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,6 +545,54 @@ MISTAKES = (
         ),
         USES,
         "suspended",
+    ),
+    # where webhooks go
+    Mistake(
+        "a connection goes to any address",
+        (
+            Change(
+                f"{ADAPTERS}/hooks.py",
+                "if why := refusal(str(address[0]), loopback=self._loopback):",
+                "if why := None:",
+            ),
+        ),
+        GUARD,
+        "socket_is_refused",
+    ),
+    Mistake(
+        "of a name the first address alone is checked",
+        (
+            Change(f"{ADAPTERS}/hooks.py", "for address in found}", "for address in found[:1]}"),
+            Change(
+                f"{ADAPTERS}/hooks.py",
+                "for address, why in refusals.items() if not why]",
+                "for address in found]",
+            ),
+        ),
+        GUARD,
+        "public_addresses_alone",
+    ),
+    Mistake(
+        "an address behind NAT64 is called public",
+        (
+            Change(f"{ADAPTERS}/guard.py", '    "64:ff9b::/96":', '    "64:ff9b:2::/96":'),
+            Change(f"{ADAPTERS}/guard.py", '    "::/3":', '    "::/16":'),
+        ),
+        GUARD,
+        "carries_another",
+    ),
+    Mistake(
+        "a name is looked up to be checked, and again to be connected to",
+        (
+            Change(
+                f"{ADAPTERS}/hooks.py",
+                "        return [_resolved(host, address, port) for",
+                "        refusals = dict.fromkeys(await self._found(host))\n"
+                "        return [_resolved(host, address, port) for",
+            ),
+        ),
+        GUARD,
+        "what_was_checked",
     ),
 )
 

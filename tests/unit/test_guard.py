@@ -199,6 +199,7 @@ async def test_a_name_that_is_looked_up_for_too_long_is_given_up_and_not_asked_f
     connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outgoing, "LOOKUP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(outgoing, "ATTEMPT_TIMEOUT_S", 8)
     monkeypatch.setattr(outgoing, "LOOKUPS_MAX", 2)
     go_on, asked = threading.Event(), []
 
