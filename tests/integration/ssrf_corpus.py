@@ -87,7 +87,7 @@ ODD_URLS = [
     "https://localhost/", "https://LOCALHOST/", "https://localhost./", "https://a.localhost/",
     "https://localhost.localdomain/", "https://printer.local/", "https://db.internal/", "https://router.home.arpa/",
     "https://metadata.google.internal/computeMetadata/v1/", "https://METADATA.Google.Internal./",
-    "https://metadata/", "https://metadata.goog/", "https://metadata.tencentyun.com/", "https://instance-data/",
+    "https://metadata/", "https://metadata.goog/", "https://instance-data/",
     "https://kubernetes.default.svc.cluster.local/", "https://host.docker.internal/", "https://x.onion/",
     "https://wiki.corp/", "https://nas.lan/", "https://intranet/", "https://erp/", "https://a/",
     "https://erp..example/", "https://.erp.example/", "https://erp.example../", "https://./", "https://../",

