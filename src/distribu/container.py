@@ -1,6 +1,7 @@
 """The composition root: what is made of what. The only place that knows the adapters."""
 
-from collections.abc import AsyncIterator, Iterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox, Stationery
+from distribu.adapters.memory.seals import MemorySeals
 from distribu.adapters.memory.store import MemoryStore
 from distribu.adapters.memory.twins import GlassVault, MovedClock, PlainHasher, Receivers, SeededEntropy
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
@@ -22,11 +24,13 @@ from distribu.adapters.postgres.migrations import migrate
 from distribu.adapters.postgres.purge import NotTheOwner, Purge, owning
 from distribu.adapters.postgres.queue import PostgresQueue
 from distribu.adapters.postgres.roles import NotMigrated, UnsafeRole, UserUnnamed, queue_url
+from distribu.adapters.postgres.seals import PostgresSeals
 from distribu.adapters.postgres.store import PostgresStore
+from distribu.adapters.sealing import Ed25519Notary
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.application.kernel import Distribu, Ports, Recorder
-from distribu.application.ports import Clock, Entropy
+from distribu.application.ports import Clock, Entropy, SealingKey
 from distribu.domain.access import Actor
 from distribu.domain.accounts import REALM
 from distribu.domain.values import Secret
@@ -97,6 +101,8 @@ class Container(containers.DeclarativeContainer):
         entropy=entropy,
         prepare=settings.provided.database_prepare,
     )
+    seals = providers.Singleton(PostgresSeals, queue.provided.pool, entropy=entropy)
+    notary = providers.Singleton(Ed25519Notary, settings.provided.sealing_ring.call())
     stationery = providers.Singleton(Stationery, settings.provided.mail_from, settings.provided.links_begin)
     mailer = providers.Singleton(
         lambda settings, stationery: _mailer(settings, stationery), settings, stationery
@@ -129,6 +135,8 @@ class Container(containers.DeclarativeContainer):
         authenticators=authenticators,
         hooks=hooks,
         mailer=mailer,
+        seals=seals,
+        notary=notary,
         fingerprint_key=fingerprint_key,
     )
     distribu = providers.Singleton(Distribu, ports)
@@ -146,6 +154,11 @@ def _redis_limiter(url: str, clock: Clock, entropy: Entropy) -> "RedisLimiter":
     from distribu.adapters.redis import RedisLimiter  # like the SDK above: not for those without a Redis
 
     return RedisLimiter(url, clock=clock, entropy=entropy)
+
+
+def sealing_keys(settings: Settings) -> Sequence[SealingKey]:
+    """The keys that sign the audit log, by their public halves."""
+    return Ed25519Notary(settings.sealing_ring()).keys
 
 
 def mailbox(settings: Settings) -> Mailbox | None:
@@ -180,6 +193,8 @@ def in_memory() -> InMemory:
         store=store,
         directory=store,
         queue=store,
+        seals=providers.Singleton(MemorySeals, store, entropy=container.entropy),
+        notary=providers.Singleton(Ed25519Notary, [Secret(b64encode(bytes(32)).decode())]),
         fingerprint_key=providers.Object(b"in memory"),
     )
     twins: Any = container

@@ -4,6 +4,7 @@ Every setting is an environment variable ``DISTRIBU_<NAME>``; ``DISTRIBU_<NAME>_
 that holds its value instead, as container platforms hand over secrets.
 """
 
+import base64
 import hashlib
 import os
 import re
@@ -75,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     vault_keys: Annotated[
         str | None,
         Meta(description="Fernet keys that seal secrets, newest first, with commas between"),
+    ] = None
+    sealing_keys: Annotated[
+        str | None,
+        Meta(description="keys that sign the audit log, newest first, with commas between"),
     ] = None
     api_limit_per_key: Annotated[
         int, Meta(ge=0, le=1_000_000, description="API requests a minute for a key; 0 switches it off")
@@ -161,6 +166,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The keys that seal secrets; in development made once and kept in the data directory."""
         return self._ring(self.vault_keys, "vault-key")
 
+    def sealing_ring(self) -> list[Secret]:
+        """The keys that sign the audit log; in development made once and kept in the data directory."""
+        return self._ring(self.sealing_keys, "sealing-key")
+
     def session_keys(self) -> tuple[list[Secret], list[Secret]]:
         """The keys that sign sessions, of staff and of stores; in development made once and kept."""
         return (
@@ -190,7 +199,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 _SECRET: Final = frozenset(
     {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url", "resend_key"}
-    | {"staff_session_keys", "store_session_keys", "metrics_token"}
+    | {"staff_session_keys", "store_session_keys", "sealing_keys", "metrics_token"}
 )
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SCHEMES: Final = {
@@ -273,6 +282,17 @@ def _wrong(settings: Settings) -> list[str]:
                 )
         if not settings.vault_ring():
             problems.append(f"{PREFIX}VAULT_KEYS holds no key")
+    if settings.sealing_keys is not None:
+        for place, key in enumerate(settings.sealing_ring(), 1):
+            if not _is_seed(key.reveal()):
+                problems.append(
+                    f"{PREFIX}SEALING_KEYS: key {place} is no Ed25519 key (32 bytes as url-safe base64)"
+                )
+        if not settings.sealing_ring():
+            problems.append(f"{PREFIX}SEALING_KEYS holds no key")
+        vault = (settings.vault_keys or "").split(",")
+        if {key.reveal() for key in settings.sealing_ring()} & {key.strip() for key in vault}:
+            problems.append(f"{PREFIX}SEALING_KEYS holds a key of {PREFIX}VAULT_KEYS")
     try:
         settings.proxies()
     except ValueError as wrong:
@@ -327,6 +347,10 @@ def _wrong_in_production(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}VAULT_KEYS is required in production")
     elif any(len(set(key.reveal())) < 12 for key in settings.vault_ring()):
         problems.append(f"{PREFIX}VAULT_KEYS holds a key that anybody could guess")
+    if settings.sealing_keys is None:
+        problems.append(f"{PREFIX}SEALING_KEYS is required in production")
+    elif any(len(set(key.reveal())) < 12 for key in settings.sealing_ring()):
+        problems.append(f"{PREFIX}SEALING_KEYS holds a key that anybody could guess")
     if settings.redis_url is None:
         problems.append(f"{PREFIX}REDIS_URL is required in production")
     least = 19_456 if settings.argon2_time_cost > 1 else 47_104  # OWASP's Password Storage Cheat Sheet
@@ -347,6 +371,13 @@ def _wrong_in_production(settings: Settings) -> list[str]:
     if settings.mail_from.lower().endswith((".localhost", "@localhost")):
         problems.append(f"{PREFIX}MAIL_FROM is required in production")
     return problems
+
+
+def _is_seed(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, altchars=b"-_", validate=True)) == 32
+    except ValueError:
+        return False
 
 
 def _urls(settings: Settings) -> list[tuple[str, str]]:

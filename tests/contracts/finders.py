@@ -158,6 +158,12 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "webhooks.delivery": lambda tx, it: tx.webhooks.delivery(it.delivery.id),
     "webhooks.deliveries": lambda tx, it: tx.webhooks.deliveries(it.webhook.id, limit=100),
     "records.page": lambda tx, it: tx.records.page(limit=100),
+    "seals.tip": lambda tx, it: tx.seals.tip(),
+    "seals.heads": lambda tx, it: tx.seals.heads(after=0, limit=100),
+    "seals.leaves": lambda tx, it: tx.seals.leaves(first=0, limit=100),
+    "seals.rows": lambda tx, it: tx.seals.rows(after=-1, limit=100),
+    "seals.strays": lambda tx, it: tx.seals.strays(after="00000000-0000-0000-0000-000000000000", limit=100),
+    "seals.vanished": lambda tx, it: tx.seals.vanished(limit=100),
     "logins.by_email": lambda tx, it: tx.logins.by_email(it.neighbours_contact.contact.email),
     "logins.get": lambda tx, it: tx.logins.get(it.neighbours_contact.contact.id),
     "users.get": lambda tx, it: tx.users.get(it.member.user.id),
@@ -178,6 +184,9 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "contacts.count": lambda tx, it: tx.contacts.count(it.neighbour.id),
 }
 """Every finder, asked for what only that company has; of its two customers, for the neighbour's."""
+
+NOTHING_AMISS: Final = frozenset({"seals.strays", "seals.vanished"})
+"""What finds nothing unless somebody was at the log behind our back."""
 
 REALMS_OWN: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "users.page": lambda tx, it: tx.users.page(limit=100),
@@ -472,7 +481,7 @@ class FinderContract:
         it = await filled(shop)
         async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
             for question in QUESTIONS:
-                assert await answer(tx, question, it), question
+                assert await answer(tx, question, it) or question in NOTHING_AMISS, question
 
     @pytest.mark.parametrize("readonly", [True, False])
     async def test_a_stranger_finds_nothing_by_any_finder(self, shop: Harness, readonly: bool) -> None:

@@ -504,7 +504,11 @@ class MemberUseCases:
         assert await one_owner(it.shop) == it.staff["ADMIN"].user.email
         assert (await team_of(it.shop))[it.staff["OWNER"].user.email] is Role.ADMIN
         old, new = [await people.acting(shop, it.staff[name]) for name in ("OWNER", "ADMIN")]
-        assert new.permissions - old.permissions == {Permission.MEMBERS_MANAGE, Permission.COMPANY_DELETE}
+        assert new.permissions - old.permissions == {
+            Permission.MEMBERS_MANAGE,
+            Permission.COMPANY_DELETE,
+            Permission.AUDIT_ERASE,
+        }
         back = TransferOwnership(member_id=it.id("OWNER"), password=PASSWORD)
         async with refused(it.shop, "forbidden", Forbidden):
             await it.shop.execute(back, old)

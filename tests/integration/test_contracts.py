@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from base64 import urlsafe_b64encode as b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from distribu.adapters.mail import Arrived, Mailbox
 from distribu.adapters.memory.twins import MovedClock
 from distribu.adapters.redis import RedisLimiter
 from distribu.adapters.resend import ResendMailer
+from distribu.adapters.sealing import Ed25519Notary
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S
@@ -38,6 +40,7 @@ from tests.contracts.outside import (
 )
 from tests.contracts.postgres import OnPostgres, on_postgres
 from tests.contracts.queue import QueueContract
+from tests.contracts.sealing import NotaryContract, SealsContract
 from tests.contracts.store import ReceiveInTurn, StoreContract
 from tests.integration.conftest import RedisServer
 from tests.stubs.resend import Resend, resend
@@ -83,6 +86,19 @@ class TestPostgresDirectory(DirectoryContract): ...
 
 
 class TestPostgresQueue(QueueContract): ...
+
+
+class TestPostgresSeals(SealsContract): ...
+
+
+class TestEd25519Notary(NotaryContract):
+    @pytest.fixture
+    def notary(self) -> Ed25519Notary:
+        return Ed25519Notary([Secret(b64encode(bytes(range(32))).decode())])
+
+    @pytest.fixture
+    def another_notary(self) -> Ed25519Notary:
+        return Ed25519Notary([Secret(b64encode(bytes(32)).decode())])
 
 
 class TestSystemClock(ClockContract):

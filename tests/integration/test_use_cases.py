@@ -19,6 +19,7 @@ from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
 from tests.contracts.postgres import OnPostgres, on_postgres
 from tests.contracts.refusals import RefusalUseCases as TestRefusals
+from tests.contracts.sealing import SealingUseCases as TestSealing
 from tests.contracts.sessions import SessionUseCases as TestSessions
 from tests.contracts.team import CompanyUseCases as TestTeam
 from tests.contracts.webhooks import WebhookUseCases as TestWebhooks
@@ -37,6 +38,7 @@ __all__ = [
     "TestOrdering",
     "TestPlatform",
     "TestRefusals",
+    "TestSealing",
     "TestSessions",
     "TestTeam",
     "TestWebhooks",

@@ -32,8 +32,8 @@ from distribu.entrypoints.http.wire import Route
 SRC = Path(distribu.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 LINES_MAX = 620
-LONGER = {"adapters/memory/store.py"}
-"""The twin of a whole folder is one file."""
+LONGER = {"adapters/memory/store.py", "adapters/postgres/schema.py"}
+"""The twin of a whole folder is one file, and so is the description of all tables."""
 
 
 def modules(package: str) -> list[ModuleType]:
@@ -275,7 +275,7 @@ def test_a_store_cannot_be_changed_in_another_way() -> None:
     reading = {
         "begin", "ready", "loaded", "write", "together", "companies", "products", "customers", "overrides",
         "orders", "api_keys", "webhooks", "records", "logins", "users", "sessions", "members",
-        "invitations", "contacts", "factors", "inquiries", "platform",
+        "invitations", "contacts", "factors", "inquiries", "platform", "seals",
     }  # fmt: skip
     methods = {
         name for port in (ports.Store, ports.Tx, finders.Finders) for name in vars(port) if name[0] != "_"

@@ -1,10 +1,11 @@
 """The contracts on the twins."""
 
+from base64 import urlsafe_b64encode as b64encode
 from collections.abc import Mapping, Sequence
 
 import pytest
 
-from distribu import Harness
+from distribu import Harness, Secret
 from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
@@ -17,6 +18,7 @@ from distribu.adapters.memory.twins import (
     SeededEntropy,
     silence,
 )
+from distribu.adapters.sealing import Ed25519Notary
 from distribu.application.ports import Reply
 from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
@@ -31,6 +33,7 @@ from tests.contracts.outside import (
     VaultContract,
 )
 from tests.contracts.queue import QueueContract
+from tests.contracts.sealing import NotaryContract, SealsContract
 from tests.contracts.store import StoreContract
 
 
@@ -53,6 +56,19 @@ class TestMemoryDirectory(DirectoryContract): ...
 
 
 class TestMemoryQueue(QueueContract): ...
+
+
+class TestMemorySeals(SealsContract): ...
+
+
+class TestEd25519Notary(NotaryContract):
+    @pytest.fixture
+    def notary(self) -> Ed25519Notary:
+        return Ed25519Notary([Secret(b64encode(bytes(range(32))).decode())])
+
+    @pytest.fixture
+    def another_notary(self) -> Ed25519Notary:
+        return Ed25519Notary([Secret(b64encode(bytes(32)).decode())])
 
 
 class TestMovedClock(ClockContract):

@@ -812,7 +812,7 @@ class TestInput(Door):
         }
         hook = {"url": "https://erp.example/", "events": ["order.gone"]}
         (said,) = (await told("POST", "/webhooks", hook)).values()
-        assert said.endswith(", product.deleted, product.low_stock")
+        assert said.endswith(", product.deleted, product.low_stock, audit.sealed")
 
     async def test_a_path_is_not_overruled_by_its_body(
         self, shop: Shop, world: World, api: httpx.AsyncClient

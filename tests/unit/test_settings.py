@@ -11,10 +11,12 @@ from distribu import Settings, SettingsUnusable, load
 from distribu.settings import Environment
 
 KEY = Fernet.generate_key().decode()
+SEALING_KEY = Fernet.generate_key().decode()
 SAFE = {
     "DISTRIBU_ENV": "production",
     "DISTRIBU_DATABASE_URL": "postgresql://app:Xk29-long@db.example/distribu?sslmode=require",
     "DISTRIBU_VAULT_KEYS": KEY,
+    "DISTRIBU_SEALING_KEYS": SEALING_KEY,
     "DISTRIBU_REDIS_URL": "rediss://cache.example",
     "DISTRIBU_PUBLIC_URL": "https://orders.example",
     "DISTRIBU_RESEND_KEY": "re_Xk29_long",
@@ -168,6 +170,10 @@ def test_what_is_no_setting() -> None:
         ("VAULT_KEYS", ","),
         ("VAULT_KEYS", f"{KEY},short"),
         ("VAULT_KEYS", "schlüssel"),
+        ("SEALING_KEYS", "short"),
+        ("SEALING_KEYS", ","),
+        ("SEALING_KEYS", f"{KEY},short"),
+        ("SEALING_KEYS", "schlüssel"),
     ],
 )
 def test_what_cannot_be_used_is_named(name: str, value: str) -> None:
@@ -211,6 +217,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "DISTRIBU_DATABASE_URL",
         "DISTRIBU_DATABASE_URL",
         "DISTRIBU_VAULT_KEYS",
+        "DISTRIBU_SEALING_KEYS",
         "DISTRIBU_REDIS_URL",
         "DISTRIBU_STAFF_SESSION_KEYS",
         "DISTRIBU_STORE_SESSION_KEYS",
@@ -232,6 +239,7 @@ def test_production_refuses_to_start_on_nothing() -> None:
     assert problems({"DISTRIBU_ENV": "production"}) == [
         "DISTRIBU_DATABASE_URL is required in production",
         "DISTRIBU_VAULT_KEYS is required in production",
+        "DISTRIBU_SEALING_KEYS is required in production",
         "DISTRIBU_REDIS_URL is required in production",
         "DISTRIBU_STAFF_SESSION_KEYS is required in production",
         "DISTRIBU_STORE_SESSION_KEYS is required in production",
@@ -307,6 +315,13 @@ def test_production_takes_no_default_password(password: str) -> None:
 def test_production_takes_no_key_that_anybody_could_guess() -> None:
     (said,) = problems(SAFE | {"DISTRIBU_VAULT_KEYS": "A" * 43 + "="})
     assert said == "DISTRIBU_VAULT_KEYS holds a key that anybody could guess"
+    (said,) = problems(SAFE | {"DISTRIBU_SEALING_KEYS": "A" * 43 + "="})
+    assert said == "DISTRIBU_SEALING_KEYS holds a key that anybody could guess"
+
+
+def test_no_key_seals_secrets_and_signs_the_log() -> None:
+    (said,) = problems({"DISTRIBU_VAULT_KEYS": KEY, "DISTRIBU_SEALING_KEYS": f"{SEALING_KEY}, {KEY}"})
+    assert said == "DISTRIBU_SEALING_KEYS holds a key of DISTRIBU_VAULT_KEYS"
 
 
 # --- secrets ---------------------------------------------------------------------------------
@@ -318,6 +333,7 @@ SECRETS = {
     "DISTRIBU_REDIS_URL": "http://:hunter2@cache",
     "DISTRIBU_VAULT_KEYS": "hunter2",
     "DISTRIBU_METRICS_TOKEN": "hunter2",
+    "DISTRIBU_SEALING_KEYS": "of-hunter2",
 }
 
 
@@ -334,6 +350,7 @@ def test_settings_do_not_show_their_secrets() -> None:
     for shown in (repr(settings), str(settings), f"{settings}"):
         assert "Xk29-long" not in shown
         assert KEY not in shown
+        assert SEALING_KEY not in shown
         assert "cache.example" not in shown
         assert "port=8000" in shown
     assert repr(settings.vault_ring()) == "[Secret('...')]"

@@ -13,6 +13,7 @@ from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
 from tests.contracts.refusals import RefusalUseCases as TestRefusals
+from tests.contracts.sealing import SealingUseCases as TestSealing
 from tests.contracts.sessions import SessionUseCases as TestSessions
 from tests.contracts.team import CompanyUseCases as TestTeam
 from tests.contracts.webhooks import WebhookUseCases as TestWebhooks
@@ -31,6 +32,7 @@ __all__ = [
     "TestOrdering",
     "TestPlatform",
     "TestRefusals",
+    "TestSealing",
     "TestSessions",
     "TestTeam",
     "TestWebhooks",

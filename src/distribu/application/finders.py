@@ -14,6 +14,7 @@ from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.factors import SecondFactor
 from distribu.domain.inquiries import Inquiry
 from distribu.domain.ordering import Order, OrderStatus, Payment
+from distribu.domain.sealing import Head, SealedRow
 from distribu.domain.team import Company, Invitation, Membership
 from distribu.domain.values import (
     ApiKeyId,
@@ -193,6 +194,46 @@ class Records(Protocol):
         until: datetime | None = None,
     ) -> Read[Page[Record]]:
         """The audit log; ``since <= at < until``."""
+        ...
+
+
+class Seals(Protocol):
+    def tip(self) -> Read[Head | None]:
+        """The newest head; None before the first record is sealed."""
+        ...
+
+    def heads(self, *, after: int, limit: int) -> Read[Sequence[Head]]:
+        """Heads in their order, behind the one of a number."""
+        ...
+
+    def leaves(self, *, first: int, limit: int) -> Read[Sequence[bytes]]:
+        """The leaves of the tree from a place on."""
+        ...
+
+    def rows(
+        self,
+        *,
+        after: int,
+        limit: int,
+        actor_kind: ActorKind | None = None,
+        entity_type: str | None = None,
+        entity_id: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Read[Sequence[SealedRow]]:
+        """Sealed records in their order, behind a position (-1: from the first on).
+
+        Without a filter those that are gone come too. ``since <= at < until``.
+        """
+        ...
+
+    def strays(self, *, after: str, limit: int) -> Read[Sequence[SealedRow]]:
+        """Records, by id, that are not sealed and do not wait to be: nobody wrote them through a door."""
+        ...
+
+    def vanished(self, *, limit: int) -> Read[Sequence[SealedRow]]:
+        """What waits to be sealed and is not there."""
         ...
 
 
@@ -402,6 +443,8 @@ class Finders(Protocol):
     def webhooks(self) -> Webhooks: ...
     @property
     def records(self) -> Records: ...
+    @property
+    def seals(self) -> Seals: ...
     @property
     def logins(self) -> Logins: ...
     @property

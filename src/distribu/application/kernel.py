@@ -30,11 +30,13 @@ from distribu.application.ports import (
     Message,
     NewMail,
     NewRecord,
+    Notary,
     OnceKey,
     Queue,
     RateLimiter,
     Read,
     Scope,
+    Seals,
     Store,
     StoredAnswer,
     Tx,
@@ -65,13 +67,14 @@ class Request(Value, Generic[R], frozen=True, kw_only=True):
     ``needs`` is the permission it takes (None: anybody who is known). ``founds`` marks the one kind
     of request that makes its own company. ``home`` marks what runs where the actor's own account is
     kept: the platform's realm for staff, the store for a contact. An ``internal`` one is started by a
-    process alone and reachable by no door.
+    process alone and reachable by no door. What a ``streamed`` one answers comes piece by piece.
     """
 
     needs: ClassVar[Permission | None]
     founds: ClassVar[bool] = False
     home: ClassVar[bool] = False
     internal: ClassVar[bool] = False
+    streamed: ClassVar[bool] = False
 
     def given(self, *leave: str) -> dict[str, Any]:
         """The fields the caller sent, by name, but for those named: what an edit is to change."""
@@ -120,6 +123,7 @@ class Reads:
         self.api_keys = tx.api_keys
         self.webhooks = tx.webhooks
         self.records = tx.records
+        self.seals = tx.seals
         self.logins = tx.logins
         self.users = tx.users
         self.sessions = tx.sessions
@@ -234,6 +238,8 @@ class Outside:
         self.hasher = ports.hasher
         self.authenticators = ports.authenticators
         self.hooks = ports.hooks
+        self.seals = ports.seals
+        self.notary = ports.notary
         self.home = home_of(actor)
         self._distribu = distribu
         self._key = ports.fingerprint_key
@@ -289,6 +295,8 @@ class Ports:
     authenticators: Authenticators
     hooks: Hooks
     mailer: Mailer
+    seals: Seals
+    notary: Notary
     fingerprint_key: bytes
 
 

@@ -152,6 +152,15 @@ class NewCustomer(Letter, frozen=True, kw_only=True):
     waits: bool
 
 
+class LogSealed(Letter, frozen=True, kw_only=True):
+    """To the owner, once a week: the newest head of the audit log, to be kept."""
+
+    company: str
+    records: int
+    at: str
+    head: str
+
+
 LINES_SHOWN: Final = 50
 """Lines of an order in its mail; of more it says how many."""
 

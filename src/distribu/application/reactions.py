@@ -13,6 +13,7 @@ from distribu.domain import (
     factors,
     inquiries,
     ordering,
+    sealing,
     team,
     webhooks,
 )
@@ -77,6 +78,8 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         customers.PriceOverrideSet,
         customers.PriceOverrideRemoved,
         ordering.PaymentRecorded,
+        sealing.LogExported,
+        sealing.PersonErased,
         contacts.ContactAdded,
         contacts.ContactEdited,
         factors.AppOffered,
@@ -108,9 +111,14 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
 )
 """Events that end in the audit log."""
 
-WIRE_NAMES: Final = frozenset(
-    name for names in WIRE.values() if isinstance(names, tuple) for name in names
-) | frozenset(name for names in _MOVED.values() for name in names)
+SEALED: Final = "audit.sealed"
+"""A new head of the audit log: the one name that goes out and follows from no event."""
+
+WIRE_NAMES: Final = (
+    frozenset(name for names in WIRE.values() if isinstance(names, tuple) for name in names)
+    | frozenset(name for names in _MOVED.values() for name in names)
+    | {SEALED}
+)
 
 
 def wire(event: Event) -> tuple[str, ...]:

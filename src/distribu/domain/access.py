@@ -36,6 +36,7 @@ class Permission(StrEnum):
     API_KEYS_MANAGE = "api_keys:manage"
     AUDIT_READ = "audit:read"
     AUDIT_WRITE = "audit:write"
+    AUDIT_ERASE = "audit:erase"
     COMPANY_READ = "company:read"
     COMPANY_MANAGE = "company:manage"
     COMPANY_CREATE = "company:create"
@@ -71,7 +72,9 @@ _SALES: Final = frozenset(
         Permission.CONTACTS_MANAGE,
     }
 )
-_OWNERS_ALONE: Final = frozenset({Permission.MEMBERS_MANAGE, Permission.COMPANY_DELETE})
+_OWNERS_ALONE: Final = frozenset(
+    {Permission.MEMBERS_MANAGE, Permission.COMPANY_DELETE, Permission.AUDIT_ERASE}
+)
 _OF_THE_COMPANY: Final = frozenset(Permission) - {
     Permission.COMPANY_CREATE,
     Permission.ACCOUNT,

@@ -40,10 +40,13 @@ class WireEvent(StrEnum):
     PRODUCT_UPDATED = "product.updated"
     PRODUCT_DELETED = "product.deleted"
     PRODUCT_LOW_STOCK = "product.low_stock"
+    AUDIT_SEALED = "audit.sealed"
 
     @property
     def carries(self) -> Permission:
-        """The scope it takes to read what this event carries."""
+        """The scope it takes to read what this event carries. A head tells nothing that a record says."""
+        if self is WireEvent.AUDIT_SEALED:
+            return Permission.WEBHOOKS_READ
         return Permission(self.partition(".")[0] + "s:read")
 
 

@@ -36,7 +36,11 @@ class NotUnderstood(Exception):
 @cache
 def requests() -> Mapping[str, type[Request[Any]]]:
     """Every request an operator can make, by name: not what only a person at a door can."""
-    return {name: one for name, one in _all().items() if not one.internal and not _of_people(one)}
+    return {
+        name: one
+        for name, one in _all().items()
+        if not one.internal and not one.streamed and not _of_people(one)
+    }
 
 
 @cache
@@ -73,6 +77,8 @@ def named(name: str) -> type[Request[Any]]:
         raise NotUnderstood(f"there is no request {name!r}." + _there_are(name, requests()))
     if _all()[name].internal:
         raise NotUnderstood(f"{name} is only ever run by another request.")
+    if _all()[name].streamed:
+        raise NotUnderstood(f"{name} answers more than fits here: it has a command of its own.")
     raise NotUnderstood(f"{name} is for people who sign in; an operator has no session and no password.")
 
 

@@ -17,6 +17,7 @@ Exit codes (`operating.EXIT` has those of refusals):
 17  a rule of the business said no
 18  too busy; try again
 19  more than the API's limits let through (``demo --url``)
+20  the audit log is not as it was sealed (``audit verify``)
 ==  ==========================================================================
 
 Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"data": [...],
@@ -29,7 +30,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 import uvloop
@@ -38,16 +39,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from distribu.application import views
 from distribu.application.access import CreateApiKey, ListApiKeys, RevokeApiKey
-from distribu.application.audit import ListAudit, RecordAudit
 from distribu.application.kernel import Distribu
 from distribu.application.platform import ListCompanies, ResumeCompany, SuspendCompany
 from distribu.application.team import CreateCompany
 from distribu.application.webhooks import RegisterWebhook, RotateWebhookSecret
 from distribu.container import migrated, purging, running
-from distribu.domain.access import SCOPES, ActorKind, Permission
+from distribu.domain.access import SCOPES, Permission
 from distribu.domain.values import ApiKeyId, WebhookId
 from distribu.domain.webhooks import WireEvent
-from distribu.entrypoints import asking, cli_people, operating, showing
+from distribu.entrypoints import asking, cli_audit, cli_people, operating, showing
 from distribu.entrypoints.demo import company as demo_company
 from distribu.entrypoints.http import serve as serving
 from distribu.settings import Settings
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _CODES_TOLD: Final = (
     "Exit codes: 0 done; 1 a bug, a signal or a no; 2 not understood; 3 cannot start; refused: 10 malformed, "
     "11 unknown key, 12 plan, 13 not allowed, 14 not found, 15 taken, 16 changed meanwhile, 17 a rule of "
-    "the business, 18 too busy, 19 too often."
+    "the business, 18 too busy, 19 too often; 20 the audit log is not as it was sealed."
 )
 _DOCS: Final = "/api/v1/docs"
 
@@ -346,7 +346,7 @@ def _progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
         progress.stop()
 
 
-for _group in (cli_people.user, cli_people.member, cli_people.session):
+for _group in (cli_people.user, cli_people.member, cli_people.session, cli_audit.audit):
     main.add_command(_group)
 
 
@@ -442,56 +442,6 @@ def webhook_rotate(id: str, company: str, data_dir: str | None) -> None:
     Example: distribu webhook rotate 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
     """
     showing.result(operating.execute(data_dir, company, RotateWebhookSecret(webhook_id=WebhookId(id))))
-
-
-@main.group()
-def audit() -> None:
-    """The audit log: who did what, and when."""
-
-
-@audit.command("list")
-@operating.company_option
-@click.option("--action", help="Exactly this, or what begins with it and a dot.")
-@click.option("--actor-type", type=click.Choice([str(one) for one in ActorKind]), help="Who acted.")
-@click.option("--entity-type", help="What was changed: Order, Product ...")
-@click.option("--entity-id", metavar="ID", help="Which one.")
-@click.option("--since", type=operating.TIME, help="From this time on.")
-@click.option("--until", type=operating.TIME, help="Before this time.")
-@operating.limit_option
-@operating.cursor_option
-@operating.command
-def audit_list(company: str, actor_type: str | None, data_dir: str | None, **given: Any) -> None:
-    """Entries, newest first.
-
-    Example: distribu audit list --company acme --action order --since 2027-01-31
-    """
-    kind = ActorKind(actor_type) if actor_type else None
-    page = operating.execute(data_dir, company, ListAudit(actor_type=kind, **given))
-    showing.result(page, "at", "action", "entityType", "entityId", "actorType", "actorLabel", "id")
-
-
-@audit.command("record")
-@click.argument("action")
-@click.argument("metadata", nargs=-1, metavar="[NAME=VALUE]...")
-@operating.company_option
-@click.option("--entity-type", default="", help="What it is about.")
-@click.option("--entity-id", default="", metavar="ID", help="Which one.")
-@operating.command
-def audit_record(
-    action: str,
-    metadata: tuple[str, ...],
-    company: str,
-    entity_type: str,
-    entity_id: str,
-    data_dir: str | None,
-) -> None:
-    """Write an entry of your own; its action becomes custom.ACTION.
-
-    Example: distribu audit record report.sent to=board@acme.example pages=4 --company acme
-    """
-    told = asking.metadata(metadata)
-    entry = RecordAudit(action=action, entity_type=entity_type, entity_id=entity_id, metadata=told)
-    showing.result(operating.execute(data_dir, company, entry))
 
 
 @main.command("do", add_help_option=False)

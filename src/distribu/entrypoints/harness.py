@@ -128,8 +128,9 @@ class Shop:
     async def webhook(
         self, *events: WireEvent, url: str = "http://localhost:9000/hook"
     ) -> tuple[Webhook, Secret]:
-        """A subscription, by default to everything, and its secret."""
-        registered = await self.execute(RegisterWebhook(url=url, events=events or tuple(WireEvent)))
+        """A subscription, by default to everything but the audit log's heads, and its secret."""
+        everything = tuple(event for event in WireEvent if event is not WireEvent.AUDIT_SEALED)
+        registered = await self.execute(RegisterWebhook(url=url, events=events or everything))
         return registered.what, registered.secret
 
     async def key(self, *scopes: Permission) -> str:

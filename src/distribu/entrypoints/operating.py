@@ -125,11 +125,20 @@ class Operator:
         return await self._distribu.execute(Actor.system(company_id, LABEL), request)
 
 
-def operate(data_dir: str | None, company: str | None, do: Callable[[Operator], Awaitable[R]]) -> R:
-    """Do something as the operator of a company with a slug, or of none. Raises `NotFound`, `Refused`."""
+def operate(
+    data_dir: str | None,
+    company: str | None,
+    do: Callable[[Operator], Awaitable[R]],
+    *,
+    realm: CompanyId | None = None,
+) -> R:
+    """Do something as the operator of a company with a slug, or of none, or of the ``realm``.
+
+    Raises `NotFound`, `Refused`.
+    """
 
     async def run(distribu: Distribu) -> R:
-        company_id = None
+        company_id = realm
         if company is not None:
             company_id = await distribu.ports.directory.company(company.strip().lower())
             if company_id is None:

@@ -10,6 +10,7 @@ from typing import Final
 from distribu.application.delivering import deliver, post
 from distribu.application.kernel import Distribu
 from distribu.application.ports import MailParcel, Parcel
+from distribu.application.sealing import seal
 from distribu.domain.values import WebhookId
 
 log: Final = logging.getLogger("distribu.worker")
@@ -26,6 +27,8 @@ MAILS: Final = 8
 CLAIM_S: Final = 60.0
 PURGE_S: Final = 600.0
 RELAY_BATCH: Final = 500
+SEAL_EVERY_S: Final = 1.0
+"""How often what was recorded is sealed."""
 
 
 class Worker:
@@ -36,6 +39,7 @@ class Worker:
         self.concurrency = concurrency
         self._woken = asyncio.Event()
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._flying: dict[asyncio.Task[None], WebhookId] = {}
         self._posting: set[asyncio.Task[None]] = set()
 
@@ -46,11 +50,13 @@ class Worker:
     def stop(self) -> None:
         """Finish what is on its way, and take nothing new."""
         self._stopping = True
+        self._stopped.set()
         self._woken.set()
 
     async def run(self) -> None:
         """Work until `stop`."""
         purged = self.distribu.ports.clock.now()
+        sealing = asyncio.create_task(self._seal())
         while not self._stopping:
             self._woken.clear()
             try:
@@ -64,15 +70,25 @@ class Worker:
             if not done:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), POLL_S)
-        if underway := [*self._flying, *self._posting]:
-            await asyncio.wait(underway)
+        await asyncio.wait([sealing, *self._flying, *self._posting])
+
+    async def _seal(self) -> None:
+        """Seal the audit logs, whatever else is to be done: no receiver holds this up."""
+        while not self._stopping:
+            try:
+                await seal(self.distribu)
+            except Exception:
+                log.exception("sealing stumbled and goes on")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), SEAL_EVERY_S)
 
     async def drain(self) -> int:
-        """Relay, deliver and mail until nothing is due any more; for the harness.
+        """Seal once, and relay, deliver and mail until nothing is due any more; for the harness.
 
         Returns how many webhooks were tried.
         """
         sent = 0
+        await seal(self.distribu)
         while await self._turn() or self._flying or self._posting:
             sent += len(self._flying)
             if underway := [*self._flying, *self._posting]:

@@ -32,6 +32,7 @@ from distribu.adapters.memory.people import (
 )
 from distribu.adapters.memory.platform import Platform
 from distribu.adapters.memory.reading import Finder, MemoryRead, page
+from distribu.adapters.memory.seals import Seals, Text, kept, sealed_of
 from distribu.application.ports import (
     BACKLOG_MAX,
     MAILS_KEPT,
@@ -113,6 +114,7 @@ class _Shelf:
     movements: list[StockMovement] = field(default_factory=list)
     payments: list[Payment] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    texts: dict[str, Text] = field(default_factory=dict)
     outbox: list[tuple[Message, datetime]] = field(default_factory=list)
     answers: dict[tuple[str, str], tuple[StoredAnswer, datetime]] = field(default_factory=dict)
     mails: list["_Mailed"] = field(default_factory=list)
@@ -124,11 +126,18 @@ class _Shelf:
             list(self.movements),
             list(self.payments),
             list(self.records),
+            dict(self.texts),
             list(self.outbox),
             dict(self.answers),
             list(self.mails),
             self.last_number,
         )
+
+    def erase(self, label: str) -> int:
+        """Take a person out of the log. Returns of how many entries."""
+        before = self.records
+        self.records = [replace(it, label=None, ip=None) if it.label == label else it for it in before]
+        return sum(it.label == label for it in before)
 
 
 class MemoryStore:
@@ -140,6 +149,7 @@ class MemoryStore:
         self.shelves: dict[CompanyId, _Shelf] = defaultdict(_Shelf)
         self.sent: dict[CompanyId, dict[DeliveryId, _Sent]] = defaultdict(dict)
         self.positions: dict[CompanyId, int] = defaultdict(int)
+        self.seals = sealed_of()
         self.slugs: dict[str, CompanyId] = {}
         self.locks: dict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -392,6 +402,7 @@ class MemoryTx:
         self.api_keys = _ApiKeys(self)
         self.webhooks = _Webhooks(self)
         self.records = _Records(self)
+        self.seals = Seals(self)
         self.logins = Logins(self)
         self.users = Users(self)
         self.sessions = Sessions(self)
@@ -501,6 +512,7 @@ class MemoryTx:
         for record in records:
             body = record.body.replace(NUMBER_TO_COME, text)
             shelf.records.append(_read_back(record, self.scope.company_id, body))
+            shelf.texts[record.id] = Text(body, record.person.salt)
             if isinstance(record.event, StockMoved):
                 shelf.movements.append(_movement(record, record.event))
             if isinstance(record.event, PaymentRecorded):
@@ -850,13 +862,14 @@ class _Records(Finder):
         until: datetime | None = None,
     ) -> MemoryRead[Page[Record]]:
         def keep(it: Record) -> bool:
-            return (
-                (actor_kind is None or it.actor_kind is actor_kind)
-                and (entity_type is None or it.entity_type == entity_type)
-                and (entity_id is None or it.entity_id == entity_id)
-                and (action is None or it.action == action or it.action.startswith(action + "."))
-                and (since is None or since <= it.at)
-                and (until is None or it.at < until)
+            return kept(
+                it,
+                actor_kind=actor_kind,
+                entity_type=entity_type,
+                entity_id=entity_id,
+                action=action,
+                since=since,
+                until=until,
             )
 
         def answer() -> Page[Record]:

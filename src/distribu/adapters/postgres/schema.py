@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID,
 from distribu.domain.errors import Conflict, NotFound, Refused
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0007"
+HEAD: Final = "0009"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -415,6 +415,53 @@ record_people = Table(
     Column("ip", _text(45)),
 )
 
+unsealed = Table(
+    "unsealed",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    # Drawn while the entity is locked: for one entity it is in the order of its changes.
+    Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    Column("record_id", _Uuid, nullable=False),
+)
+
+seals = Table(
+    "seals",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    Column("record_id", _Uuid, nullable=False),
+    Column("leaf", BYTEA, nullable=False),
+    UniqueConstraint("company_id", "record_id", name="seals_record"),
+)
+
+seal_heads = Table(
+    "seal_heads",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    Column("size", sa.BigInteger, nullable=False),
+    Column("root", _text(64), nullable=False),
+    Column("at", _Time, nullable=False),
+    Column("previous", _text(64), nullable=False),
+    Column("key", _text(16), nullable=False),
+    Column("signature", _text(88), nullable=False),
+    # What it takes to go on: the roots of the full subtrees, one behind the other.
+    Column("peaks", BYTEA, nullable=False),
+)
+
+seal_tips = Table(
+    "seal_tips",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("told_at", _Time),
+    Column("tell_at", _Time),
+    Column("mailed_at", _Time),
+    Column("mail_at", _Time),
+    Column("claimed_until", _Time),
+)
+Index("seal_tips_tell", seal_tips.c.tell_at, postgresql_where=seal_tips.c.tell_at.is_not(None))
+Index("seal_tips_mail", seal_tips.c.mail_at, postgresql_where=seal_tips.c.mail_at.is_not(None))
+
 answers = Table(
     "answers",
     metadata,
@@ -545,12 +592,12 @@ APPEND_ONLY: Final = frozenset({"records", "record_people", "stock_movements", "
 """The application may insert into these and read them, and nothing else."""
 
 INSERTED_BY_CONTACTS: Final = frozenset(
-    {"records", "record_people", "stock_movements", "outbox", "mails", "credentials"}
+    {"records", "record_people", "unsealed", "stock_movements", "outbox", "mails", "credentials"}
 )
 """A contact's order writes into these without seeing them."""
 
 QUEUE_TABLES: Final[Mapping[str, str]] = {
-    "outbox": "SELECT, DELETE",
+    "outbox": "SELECT, INSERT, DELETE",
     "feed_heads": "SELECT, INSERT, UPDATE",
     "feed": "SELECT, INSERT",
     "deliveries": "SELECT, INSERT, UPDATE",
@@ -559,6 +606,12 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "answers": "SELECT, DELETE",
     "mails": "SELECT, UPDATE, DELETE",
     "sessions": "SELECT, UPDATE (seen_at, ip)",
+    "records": "SELECT",
+    "record_people": "SELECT (company_id, id, label), DELETE",
+    "unsealed": "SELECT, DELETE",
+    "seals": "SELECT, INSERT",
+    "seal_heads": "SELECT, INSERT",
+    "seal_tips": "SELECT, INSERT, UPDATE",
 }
 """All that the queue's role can reach, of every company: no entity can be changed from there."""
 
@@ -605,6 +658,7 @@ BUGS: Final = frozenset(
         "deliveries_webhook",
         "attempts_delivery",
         "sessions_holder",
+        "seals_record",
     }
 )
 """Constraints that no request can break: the decoder or the domain is in front of them."""

@@ -39,6 +39,7 @@ from distribu.adapters.postgres.mapping import mine
 from distribu.adapters.postgres.ordering import PostgresOrders
 from distribu.adapters.postgres.platform import PostgresPlatform
 from distribu.adapters.postgres.reading import PostgresRead
+from distribu.adapters.postgres.seals import PostgresSealFinder
 from distribu.adapters.postgres.team import PostgresCompanies, PostgresInvitations, PostgresMembers
 from distribu.adapters.postgres.webhooks import PostgresWebhooks
 from distribu.adapters.postgres.writing import INSERT_ORDER, KEEP, writing
@@ -273,6 +274,7 @@ class PostgresTx:
         self.api_keys = PostgresApiKeys(self)
         self.webhooks = PostgresWebhooks(self)
         self.records = PostgresRecords(self)
+        self.seals = PostgresSealFinder(self)
         self.logins = PostgresLogins(self)
         self.users = PostgresUsers(self)
         self.sessions = PostgresSessions(self)

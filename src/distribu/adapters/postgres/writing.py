@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Call, Statement
-from distribu.adapters.postgres.mapping import COMPANY, MAPPED, insert_many, mine
+from distribu.adapters.postgres.mapping import COMPANY, MAPPED, insert_many, mine, unnested
 from distribu.application.ports import Change, MailStatus, NewMail, NewRecord, Scope
 from distribu.domain.access import ApiKey
 from distribu.domain.catalog import StockMoved
@@ -126,8 +126,17 @@ def _records_insert(numbered: bool) -> Statement:
         )
         .cte("person")
     )
+    new = unnested({"id": schema.records.c.id})
+    waiting = (
+        sa.insert(schema.unsealed)
+        .from_select(
+            ["company_id", "record_id"],
+            sa.select(sa.cast(COMPANY, schema.unsealed.c.company_id.type), new.c.id),
+        )
+        .cte("waiting")
+    )
     instead = {"body": _filled} if numbered else {}
-    return Statement(insert_many(schema.records, _RECORD_COLUMNS, **instead).add_cte(person))
+    return Statement(insert_many(schema.records, _RECORD_COLUMNS, **instead).add_cte(person, waiting))
 
 
 def _messages_insert(numbered: bool) -> Statement:

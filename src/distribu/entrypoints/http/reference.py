@@ -19,6 +19,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from distribu.application.kernel import Command
+from distribu.application.sealing import HeadView
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.errors import CODES
 from distribu.domain.webhooks import WireEvent
@@ -96,7 +97,12 @@ _HERE: Final = "http://127.0.0.1:8000"
 _HOST: Final = compiled(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _CODE: Final = compiled(r"``(.+?)``|`(.+?)`")
 
-_CARRIED: Final = {"order": "OrderView", "customer": "CustomerView", "product": "ProductView"}
+_CARRIED: Final = {
+    "order": "OrderView",
+    "customer": "CustomerView",
+    "product": "ProductView",
+    "audit": "HeadView",
+}
 """What the payload of an event is, by what the event is about."""
 
 VERIFY: Final = """\
@@ -147,7 +153,7 @@ _LEFT_OUT: Final = {
 def openapi(of: Documented = API) -> dict[str, Any]:
     """A document of OpenAPI 3.1: that of the public API, or another."""
     every = [route for _, _, routes in of.doors for route in routes]
-    kinds = {route.request for route in every} | {route.result for route in every if route.result}
+    kinds = {HeadView} | {it for route in every for it in (route.request, route.result) if it is not None}
     _, components = msgspec.json.schema_components(
         sorted(kinds, key=lambda kind: kind.__name__), ref_template=_REF
     )

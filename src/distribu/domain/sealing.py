@@ -1,0 +1,237 @@
+"""The seals of the audit log: a Merkle tree over its records, and the heads that are signed over that.
+
+The hashing is that of RFC 6962, section 2.1; verifying follows RFC 9162, sections 2.1.3 and 2.1.4.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final, Self
+
+from distribu.domain.audit import Entry
+from distribu.domain.errors import Bug
+from distribu.domain.values import CompanyId
+
+HEAD_FORMAT: Final = 1
+"""The version of a head's canonical text."""
+
+NO_HEAD: Final = "0" * 64
+"""What the first head names as the one before it."""
+
+TOLD_EVERY: Final = timedelta(minutes=1)
+"""How often at most a company's webhooks are told of its newest head."""
+
+MAILED_EVERY: Final = timedelta(days=7)
+"""How often at most the newest head is mailed to its OWNER."""
+
+
+def leaf(text: bytes) -> bytes:
+    """The hash of a record's canonical text: no text hashes like a node."""
+    return hashlib.sha256(b"\x00" + text).digest()
+
+
+def node(left: bytes, right: bytes) -> bytes:
+    """The hash of two subtrees."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """All that it takes to go on: the roots of the full subtrees that so many leaves fall into.
+
+    The largest comes first; there is one for each bit that is set in ``size``.
+    """
+
+    size: int = 0
+    peaks: tuple[bytes, ...] = ()
+
+    def extended(self, leaves: Iterable[bytes]) -> Self:
+        """With more leaves behind the last; each costs two hashes at most, on average."""
+        size, peaks = self.size, list(self.peaks)
+        for new in leaves:
+            peak, full = new, size
+            while full & 1:
+                peak, full = node(peaks.pop(), peak), full >> 1
+            peaks.append(peak)
+            size += 1
+        return type(self)(size=size, peaks=tuple(peaks))
+
+    @property
+    def root(self) -> bytes:
+        """The hash of the whole tree."""
+        if not self.peaks:
+            return hashlib.sha256().digest()
+        root = self.peaks[-1]
+        for peak in self.peaks[-2::-1]:
+            root = node(peak, root)
+        return root
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are as many subtrees as the size asks for."""
+        return len(self.peaks) == self.size.bit_count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A tree in memory, to prove things about: every level from the leaves to the root."""
+
+    levels: tuple[Sequence[bytes], ...]
+
+    @classmethod
+    def of(cls, leaves: Sequence[bytes]) -> Self:
+        """The tree of these. A node without a partner goes up as it is, which makes that of RFC 6962."""
+        levels = [leaves]
+        while len(last := levels[-1]) > 1:
+            paired = [node(*last[at : at + 2]) for at in range(0, len(last) - 1, 2)]
+            levels.append([*paired, last[-1]] if len(last) % 2 else paired)
+        return cls(levels=tuple(levels))
+
+    @property
+    def root(self) -> bytes:
+        """The hash of the whole tree."""
+        return self.levels[-1][0] if self.levels[-1] else Frontier().root
+
+    def path(self, index: int) -> list[bytes]:
+        """What proves that a leaf is in the tree at this place: its partners, from the bottom up."""
+        if not 0 <= index < len(self.levels[0]):
+            raise Bug("no such leaf")
+        path = []
+        for level in self.levels:
+            if index ^ 1 < len(level):
+                path.append(level[index ^ 1])
+            index >>= 1
+        return path
+
+
+def inclusion(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """PATH(m, D[n]) of RFC 6962, 2.1.1."""
+    return Tree.of(leaves).path(index)
+
+
+def included(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
+    """Whether a path proves that a leaf is at a place of the tree with this size and root."""
+    if not 0 <= index < size:
+        return False
+    at, last, found = index, size - 1, leaf
+    for step in path:
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            found = node(step, found)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            found = node(found, step)
+        at, last = at >> 1, last >> 1
+    return last == 0 and found == root
+
+
+def consistency(leaves: Sequence[bytes], old: int) -> list[bytes]:
+    """PROOF(m, D[n]) of RFC 6962, 2.1.2: that the tree of the first ``old`` leaves grew into this one."""
+    if not 0 < old <= len(leaves):
+        raise Bug("no such tree")
+
+    def proof(old: int, leaves: Sequence[bytes], complete: bool) -> list[bytes]:
+        if old == len(leaves):
+            return [] if complete else [Tree.of(leaves).root]
+        split = 1 << (len(leaves) - 1).bit_length() - 1
+        if old <= split:
+            return [*proof(old, leaves[:split], complete), Tree.of(leaves[split:]).root]
+        return [*proof(old - split, leaves[split:], False), Tree.of(leaves[:split]).root]
+
+    return proof(old, leaves, True)
+
+
+def consistent(old: int, old_root: bytes, size: int, root: bytes, path: Sequence[bytes]) -> bool:
+    """Whether a path proves that the tree of size ``old`` is the beginning of the other."""
+    if not 0 < old <= size:
+        return False
+    if old == size:
+        return not path and old_root == root
+    steps = [old_root, *path] if old.bit_count() == 1 else list(path)
+    if not steps:
+        return False
+    at, last = old - 1, size - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    before = after = steps[0]
+    for step in steps[1:]:
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            before, after = node(step, before), node(step, after)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            after = node(after, step)
+        at, last = at >> 1, last >> 1
+    return last == 0 and before == old_root and after == root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What is signed: how many records a company's log has, and the root over them. Hashes are hex.
+
+    ``previous`` is the hash of the head before; ``key`` names the key that signed, and ``signature`` is
+    base64.
+    """
+
+    company_id: CompanyId
+    number: int
+    size: int
+    root: str
+    at: datetime
+    previous: str
+    key: str
+    signature: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tip:
+    """Where a company's seals end: the newest head, and what it takes to go on from it."""
+
+    head: Head
+    frontier: Frontier
+
+    @property
+    def sound(self) -> bool:
+        """Whether the two agree: from one that was tampered with nobody goes on."""
+        frontier = self.frontier
+        return frontier.whole and (frontier.size, frontier.root.hex()) == (self.head.size, self.head.root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRow:
+    """A record with its seal, as they lie in the store, for somebody to check.
+
+    ``position`` and ``leaf`` are None where there is a record and no seal, ``body`` where there is a
+    seal and no record. ``salt`` is None once the person was erased. ``fields`` is what the record's
+    row says beside its canonical text.
+    """
+
+    id: str
+    position: int | None
+    leaf: bytes | None
+    body: str | None
+    salt: bytes | None
+    label: str | None
+    ip: str | None
+    fields: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogExported(Entry):
+    """Somebody has taken the log out."""
+
+    name: ClassVar[str] = "audit.exported"
+    format: str
+    filters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonErased(Entry):
+    """Somebody has had a person's name and addresses taken out of the log. Whose, it does not say."""
+
+    name: ClassVar[str] = "audit.person_erased"
