@@ -320,10 +320,10 @@ class Inspection:
         if self._whole:
             self._chained(head, number, sound=wrong is None)
             self._name_segment()
-            if size != self._next and not self._broken:
+            if size != self._next:
                 self._broken = True
                 kind = "removed" if size > self._next else "inserted"
-                self._found(kind, f"head {number} signs {size} records, and there are {self._next}")
+                self._found(kind, f"head {number} is signed over {size} records, and there are {self._next}")
             elif wrong is None and not self._broken and self._tree.root() != head["root"]:
                 self._broken = True
                 self._found("not_as_signed", f"{self._range()}: not what head {number} was signed over")
@@ -380,11 +380,11 @@ class Inspection:
         signed = 0 if self.last is None else int(self.last["size"])
         if self._whole and self._next > signed:
             self._found("head_missing", f"no head is signed over positions {signed} to {self._next - 1}")
-        if self.kept is None or self.kept_seen:
+        if self.kept is None:
             return
         number, size = self.kept["number"], self.kept["size"]
         newest = 0 if self.last is None else int(self.last["number"])
-        if newest < number:
+        if size > signed or newest < number:
             self._found(
                 "tail_cut",
                 f"head {number}, which was kept, has {size} records; here head {newest} is the last and has"

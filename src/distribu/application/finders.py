@@ -210,22 +210,8 @@ class Seals(Protocol):
         """The leaves of the tree from a place on."""
         ...
 
-    def rows(
-        self,
-        *,
-        after: int,
-        limit: int,
-        actor_kind: ActorKind | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Read[Sequence[SealedRow]]:
-        """Sealed records in their order, behind a position (-1: from the first on).
-
-        Without a filter those that are gone come too. ``since <= at < until``.
-        """
+    def rows(self, *, after: int, limit: int) -> Read[Sequence[SealedRow]]:
+        """Sealed records in their order, behind a position (-1: from the first on); also what is gone."""
         ...
 
     def strays(self, *, after: str, limit: int) -> Read[Sequence[SealedRow]]:

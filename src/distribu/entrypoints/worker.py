@@ -10,7 +10,7 @@ from typing import Final
 from distribu.application.delivering import deliver, post
 from distribu.application.kernel import Distribu
 from distribu.application.ports import MailParcel, Parcel
-from distribu.application.sealing import seal
+from distribu.application.sealing import SEAL_BATCH, seal
 from distribu.domain.values import WebhookId
 
 log: Final = logging.getLogger("distribu.worker")
@@ -76,7 +76,8 @@ class Worker:
         """Seal the audit logs, whatever else is to be done: no receiver holds this up."""
         while not self._stopping:
             try:
-                await seal(self.distribu)
+                if await seal(self.distribu) >= SEAL_BATCH:
+                    continue
             except Exception:
                 log.exception("sealing stumbled and goes on")
             with suppress(TimeoutError):

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from distribu.adapters.memory.reading import Finder, MemoryRead
 from distribu.application.ports import Entropy, Message, Sealing
-from distribu.domain.access import ActorKind
 from distribu.domain.audit import Record
 from distribu.domain.sealing import MAILED_EVERY, TOLD_EVERY, Head, SealedRow, Tip, leaf
 from distribu.domain.values import CompanyId
@@ -114,13 +113,13 @@ class Seals(Finder):
     def leaves(self, *, first: int, limit: int) -> MemoryRead[Sequence[bytes]]:
         return MemoryRead(self.tx, lambda: list(self._sealed.rows.values())[first : first + limit])
 
-    def rows(self, *, after: int, limit: int, **filters: Any) -> MemoryRead[Sequence[SealedRow]]:
+    def rows(self, *, after: int, limit: int) -> MemoryRead[Sequence[SealedRow]]:
         def answer() -> list[SealedRow]:
             records = {record.id: record for record in self.tx.shelf.records}
             return [
                 _row(self.tx.shelf, records[id], position, hashed)
                 for position, (id, hashed) in enumerate(self._sealed.rows.items())
-                if position > after and kept(records[id], **filters)
+                if position > after
             ][:limit]
 
         return MemoryRead(self.tx, answer)
@@ -130,27 +129,6 @@ class Seals(Finder):
 
     def vanished(self, *, limit: int) -> MemoryRead[Sequence[SealedRow]]:
         return MemoryRead(self.tx, list)
-
-
-def kept(
-    it: Record,
-    *,
-    actor_kind: ActorKind | None = None,
-    entity_type: str | None = None,
-    entity_id: str | None = None,
-    action: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> bool:
-    """Whether a record is let through by these filters."""
-    return (
-        (actor_kind is None or it.actor_kind is actor_kind)
-        and (entity_type is None or it.entity_type == entity_type)
-        and (entity_id is None or it.entity_id == entity_id)
-        and (action is None or it.action == action or it.action.startswith(action + "."))
-        and (since is None or since <= it.at)
-        and (until is None or it.at < until)
-    )
 
 
 def _row(shelf: Any, record: Record, position: int, hashed: bytes) -> SealedRow:

@@ -32,7 +32,7 @@ from distribu.adapters.memory.people import (
 )
 from distribu.adapters.memory.platform import Platform
 from distribu.adapters.memory.reading import Finder, MemoryRead, page
-from distribu.adapters.memory.seals import Seals, Text, kept, sealed_of
+from distribu.adapters.memory.seals import Seals, Text, sealed_of
 from distribu.application.ports import (
     BACKLOG_MAX,
     MAILS_KEPT,
@@ -862,14 +862,13 @@ class _Records(Finder):
         until: datetime | None = None,
     ) -> MemoryRead[Page[Record]]:
         def keep(it: Record) -> bool:
-            return kept(
-                it,
-                actor_kind=actor_kind,
-                entity_type=entity_type,
-                entity_id=entity_id,
-                action=action,
-                since=since,
-                until=until,
+            return (
+                (actor_kind is None or it.actor_kind is actor_kind)
+                and (entity_type is None or it.entity_type == entity_type)
+                and (entity_id is None or it.entity_id == entity_id)
+                and (action is None or it.action == action or it.action.startswith(action + "."))
+                and (since is None or since <= it.at)
+                and (until is None or it.at < until)
             )
 
         def answer() -> Page[Record]:

@@ -1,14 +1,14 @@
 """Finders of the audit log."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Row
-from distribu.adapters.postgres.reading import Filters, Finder, Pages, PostgresRead
+from distribu.adapters.postgres.reading import Finder, Pages, PostgresRead
 from distribu.application.ports import Page
 from distribu.domain.access import ActorKind
 from distribu.domain.audit import Record
@@ -19,19 +19,6 @@ _with_people = schema.records.outerjoin(
     schema.record_people,
     sa.and_(_person.company_id == _row.company_id, _person.id == _row.person_id),
 )
-FILTERS: Final[Filters] = {
-    "actor_kind": lambda: _row.actor_kind == sa.bindparam("actor_kind"),
-    "entity_type": lambda: _row.entity_type == sa.bindparam("entity_type"),
-    "entity_id": lambda: _row.entity_id == sa.bindparam("entity_id"),
-    "action": lambda: sa.or_(
-        _row.action == sa.bindparam("action"),
-        sa.func.starts_with(_row.action, sa.bindparam("action") + "."),
-    ),
-    "since": lambda: _row.at >= sa.bindparam("since"),
-    "until": lambda: _row.at < sa.bindparam("until"),
-}
-"""What a part of the log is chosen by."""
-
 _pages = Pages(
     (
         _row.id,
@@ -49,7 +36,17 @@ _pages = Pages(
     schema.records,
     _row.id,
     source=_with_people,
-    filters=FILTERS,
+    filters={
+        "actor_kind": lambda: _row.actor_kind == sa.bindparam("actor_kind"),
+        "entity_type": lambda: _row.entity_type == sa.bindparam("entity_type"),
+        "entity_id": lambda: _row.entity_id == sa.bindparam("entity_id"),
+        "action": lambda: sa.or_(
+            _row.action == sa.bindparam("action"),
+            sa.func.starts_with(_row.action, sa.bindparam("action") + "."),
+        ),
+        "since": lambda: _row.at >= sa.bindparam("since"),
+        "until": lambda: _row.at < sa.bindparam("until"),
+    },
 )
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -11,12 +10,10 @@ from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from distribu.adapters.postgres import schema
-from distribu.adapters.postgres.audit import FILTERS
 from distribu.adapters.postgres.driver import Row, Statement
 from distribu.adapters.postgres.mapping import mine
 from distribu.adapters.postgres.reading import Finder, PostgresRead
 from distribu.application.ports import Entropy, Sealing
-from distribu.domain.access import ActorKind
 from distribu.domain.sealing import MAILED_EVERY, TOLD_EVERY, Frontier, Head, SealedRow, Tip, leaf
 from distribu.domain.values import CompanyId
 from distribu.domain.webhooks import WireEvent
@@ -25,9 +22,19 @@ log: Final = logging.getLogger("distribu.seals")
 
 _COMPANIES_MAX: Final = 100
 
+# From company to company along the key, whatever waits of each: whose oldest is oldest comes first.
 _WAITING: Final = """
-SELECT company_id FROM distribu.unsealed WHERE %(company)s::uuid IS NULL OR company_id = %(company)s
-GROUP BY company_id ORDER BY min(seq) LIMIT %(companies)s
+WITH RECURSIVE found (company_id) AS (
+    (SELECT company_id FROM distribu.unsealed ORDER BY company_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT company_id FROM distribu.unsealed WHERE company_id > found.company_id
+            ORDER BY company_id LIMIT 1)
+    FROM found WHERE found.company_id IS NOT NULL
+)
+SELECT company_id FROM found, LATERAL (
+    SELECT seq FROM distribu.unsealed WHERE unsealed.company_id = found.company_id ORDER BY seq LIMIT 1
+) AS oldest
+ORDER BY seq LIMIT %(companies)s
 """
 
 # One at a time per company: who comes second reads the head that the first has made.
@@ -105,11 +112,9 @@ class PostgresSeals:
     async def seal(
         self, make: Sealing, *, limit: int, now: datetime, company_id: CompanyId | None = None
     ) -> int:
-        async with self._pool.connection() as connection:
-            given = {"company": company_id, "companies": _COMPANIES_MAX}
-            waiting = await (await connection.execute(_WAITING, given)).fetchall()
+        waiting = [company_id] if company_id is not None else await self._waiting()
         sealed = 0
-        for (company,) in waiting:
+        for company in waiting:
             try:
                 sealed += await self._seal_company(company, make, limit, now)
             except PoolTimeout:  # no connection for this one is none for the next one either
@@ -117,6 +122,11 @@ class PostgresSeals:
             except errors.Error:
                 log.exception("the records of company %s are not sealed yet", company)
         return sealed
+
+    async def _waiting(self) -> list[CompanyId]:
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(_WAITING, {"companies": _COMPANIES_MAX})).fetchall()
+        return [id for (id,) in rows]
 
     async def _seal_company(self, company: CompanyId, make: Sealing, limit: int, now: datetime) -> int:
         async with self._pool.connection() as connection:
@@ -264,24 +274,31 @@ _of_record: Final = (
     _record.entity_type,
     _record.entity_id,
 )
-_its_record: Final = sa.and_(_record.company_id == _seals.company_id, _record.id == _seals.record_id)
 _its_seal: Final = sa.and_(_seals.company_id == _record.company_id, _seals.record_id == _record.id)
 _its_place: Final = sa.and_(_unsealed.company_id == _record.company_id, _unsealed.record_id == _record.id)
 _its_person: Final = sa.and_(_person.company_id == _record.company_id, _person.id == _record.person_id)
 
 
-@lru_cache(maxsize=128)
-def _rows(names: tuple[str, ...]) -> Statement:
-    records = schema.seals.outerjoin(schema.records, _its_record)
-    return Statement(
-        sa.select(_seals.record_id, _seals.position, _seals.leaf, *_of_record)
-        .select_from(records.outerjoin(schema.record_people, _its_person))
-        .where(mine(schema.seals), _seals.position > _after, *(FILTERS[name]() for name in names))
-        .order_by(_seals.position)
-        .limit(_count)
-    )
-
-
+# Record by record, by their keys: otherwise the planner may read the whole log for a page.
+_next: Final = (
+    sa.select(schema.seals)
+    .where(mine(schema.seals), _seals.position > _after)
+    .order_by(_seals.position)
+    .limit(_count)
+    .subquery()
+)
+_of_next: Final = (
+    sa.select(*_of_record)
+    .select_from(schema.records.outerjoin(schema.record_people, _its_person))
+    .where(_record.company_id == _next.c.company_id, _record.id == _next.c.record_id)
+    .limit(1)
+    .lateral()
+)
+_ROWS: Final = Statement(
+    sa.select(_next.c.record_id, _next.c.position, _next.c.leaf, *_of_next.c)
+    .select_from(_next.outerjoin(_of_next, sa.true()))
+    .order_by(_next.c.position)
+)
 _STRAYS: Final = Statement(
     sa.select(_record.id, sa.null(), sa.null(), *_of_record)
     .select_from(
@@ -325,29 +342,8 @@ class PostgresSealFinder(Finder):
         call = _LEAVES.of(**self.bound, after=first - 1, count=limit)
         return PostgresRead(self.tx, lambda answers: [bytes(row[0]) for row in answers[0]], call)
 
-    def rows(
-        self,
-        *,
-        after: int,
-        limit: int,
-        actor_kind: ActorKind | None = None,
-        entity_type: str | None = None,
-        entity_id: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> PostgresRead[Sequence[SealedRow]]:
-        wanted: dict[str, Any] = {
-            "actor_kind": actor_kind,
-            "entity_type": entity_type,
-            "entity_id": entity_id,
-            "action": action,
-            "since": since,
-            "until": until,
-        }
-        given = {name: value for name, value in wanted.items() if value is not None}
-        call = _rows(tuple(given)).of(**self.bound, **given, after=after, count=limit)
-        return PostgresRead(self.tx, _sealed_rows, call)
+    def rows(self, *, after: int, limit: int) -> PostgresRead[Sequence[SealedRow]]:
+        return PostgresRead(self.tx, _sealed_rows, _ROWS.of(**self.bound, after=after, count=limit))
 
     def strays(self, *, after: str, limit: int) -> PostgresRead[Sequence[SealedRow]]:
         return PostgresRead(self.tx, _sealed_rows, _STRAYS.of(**self.bound, after=after, count=limit))

@@ -1,0 +1,197 @@
+"""The sealed log as its operator has it: the commands, the one file, the worker, and who is forgotten."""
+
+import asyncio
+import base64
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from distribu import Actor, Distribu, Role, Settings, Shop
+from distribu.adapters import verify_export
+from distribu.adapters.postgres import schema
+from distribu.application.audit import RecordAudit
+from distribu.application.sealing import ErasePerson, VerifyAudit, head_view
+from distribu.application.shapes import encode
+from distribu.container import sealing_keys
+from distribu.entrypoints.worker import Worker
+from tests.contracts.sealing import entries, heads_of, rows_of, sealed
+from tests.integration.program import Program
+from tests.integration.test_walls import superuser
+
+LABEL, IP = "canary-7741@corner-shop.example", "203.0.113.77"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """On a data directory whose database keeps running meanwhile."""
+    program = Program(tmp_path_factory.mktemp("sealing"))
+    with program.serving("--no-worker") as server:
+        yield program
+        assert server.stop() == 0
+
+
+@pytest.fixture
+def acme(program: Program) -> str:
+    """The slug of a company with a few entries in its log."""
+    slug = f"acme-{uuid4()}"
+    program.json("company", "create", "Acme", "--slug", slug)
+    for number in range(3):
+        program.json("audit", "record", f"entry_{number}", "--company", slug)
+    return slug
+
+
+def alone(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The verifier, as one file in a folder with nothing of ours, and none of our packages in sight."""
+    shutil.copy(verify_export.__file__, folder)
+    return subprocess.run(
+        [sys.executable, "-I", str(folder / "verify_export.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=folder,
+    )
+
+
+class TestCommands:
+    def test_an_export_is_checked_by_one_file_and_the_public_key(
+        self, program: Program, acme: str, tmp_path: Path
+    ) -> None:
+        (key, *_) = program.json("audit", "keys")["data"]
+        export, head = tmp_path / "audit.jsonl", tmp_path / "head.json"
+        told = program.json("audit", "export", "--company", acme, "--out", str(export))
+        assert told == {"file": str(export), "bytes": export.stat().st_size}
+        head.write_bytes(export.read_bytes().splitlines()[-2])
+        words = ["--key", key["public"], "--head", str(head), str(export)]
+        said = alone(tmp_path, *words)
+        assert (said.returncode, said.stderr) == (0, ""), said
+        assert "as they were sealed" in said.stdout
+        export.write_bytes(export.read_bytes().replace(b"custom.entry_1", b"custom.entry_9", 1))
+        said = alone(tmp_path, *words)
+        assert said.returncode == 1
+        assert said.stdout.startswith("edited: record ")
+
+    def test_what_the_one_file_cannot_understand(self, tmp_path: Path) -> None:
+        empty = tmp_path / "empty"
+        empty.write_text("")
+        assert alone(tmp_path, "--key", "x", str(empty)).returncode == 2
+        key = base64.b64encode(bytes(32)).decode()
+        assert alone(tmp_path, "--key", key, str(tmp_path / "absent")).returncode == 2
+        assert alone(tmp_path, "--key", key, "--head", str(empty), str(empty)).returncode == 2
+        said = alone(tmp_path, "--key", key, str(empty))
+        assert (said.returncode, said.stdout.partition(":")[0]) == (1, "incomplete")
+
+    def test_the_log_is_examined_with_a_head_that_was_kept(
+        self, program: Program, acme: str, tmp_path: Path
+    ) -> None:
+        export, head = tmp_path / "audit.jsonl", tmp_path / "head.json"
+        program.json("audit", "export", "--company", acme, "--out", str(export))
+        head.write_bytes(export.read_bytes().splitlines()[-2])
+        told = program.json("audit", "verify", "--company", acme, "--head", str(head))
+        assert (told["sound"], told["findings"]) == (True, [])
+        head.write_text(head.read_text().replace('"size":', '"size":1'))
+        done = program.call("audit", "verify", "--company", acme, "--head", str(head))
+        assert (done.code, done.out.partition(":")[0]) == (20, "not_the_kept_head")
+        head.write_text("no head")
+        code, told = program.refused("audit", "verify", "--company", acme, "--head", str(head))
+        assert (code, told["fields"]) == (10, {"head": "this is no head of an audit log"})
+        done = program.call("audit", "verify", "--company", acme)
+        assert done.code == 0
+        assert "--head FILE" in done.out
+
+    def test_the_platforms_own_log_is_sealed_like_any_other(self, program: Program) -> None:
+        assert program.json("audit", "verify")["sound"]
+
+    @pytest.mark.parametrize("form", ["CSV", "ocsf", "jsonl"])
+    def test_an_export_goes_to_stdout(self, program: Program, acme: str, form: str) -> None:
+        done = program.call("audit", "export", "--company", acme, "--format", form, "--action", "custom")
+        assert done.code == 0
+        assert "custom.entry_1" in done.out
+        assert "company.created" not in done.out
+
+    def test_an_export_is_no_one_object(self, program: Program, acme: str) -> None:
+        done = program.call("audit", "export", "--company", acme, "--json")
+        assert done.code == 2
+
+    def test_a_person_is_erased_by_command(self, program: Program, acme: str) -> None:
+        assert program.call("audit", "erase-person", "cli", "--company", acme).code == 2
+        told = program.json("audit", "erase-person", "cli", "--company", acme, "--yes")
+        assert told["entries"] >= 3
+        listed = program.json("audit", "list", "--company", acme, "--action", "custom")["data"]
+        assert {one["actorLabel"] for one in listed} == {None}
+        assert program.json("audit", "verify", "--company", acme)["sound"]
+
+
+def canaries(settings: Settings) -> dict[str, int]:
+    """The tables in which a canary still sings, whatever the column."""
+    with psycopg.connect(superuser(settings), autocommit=True) as root:
+        found = {}
+        for table in schema.metadata.tables.values():
+            counted = root.execute(
+                f"SELECT count(*) FROM distribu.{table.name} AS it"  # a table of ours
+                " WHERE strpos(it::text, %(label)s) > 0 OR strpos(it::text, %(ip)s) > 0",
+                {"label": LABEL, "ip": IP},
+            ).fetchone()
+            if counted and counted[0]:
+                found[table.name] = counted[0]
+        return found
+
+
+async def test_an_erased_person_is_found_nowhere_and_every_proof_holds(
+    settings: Settings, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    canary = Actor.staff(shop.company.id, Role.ADMIN, id="u-1", label=LABEL, ip=IP)
+    for action in ("one", "two"):
+        await shop.execute(RecordAudit(action=action), canary)
+        await sealed(shop)
+    kept = encode(head_view((await heads_of(shop))[-1])).decode()
+    assert canaries(settings) == {"record_people": 2}
+    erased = await shop.execute(ErasePerson(label=LABEL))
+    assert erased.entries == 2
+    assert canaries(settings) == {}
+    await sealed(shop)
+    verdict = await shop.execute(VerifyAudit(head=kept))
+    assert (verdict.findings, verdict.nameless) == ([], 2)
+    assert LABEL not in caplog.text
+
+
+async def test_sealing_adds_no_statement_to_placing_an_order(distribu: Distribu, shop: Shop) -> None:
+    """What is to be sealed waits by the statement that writes the records."""
+    store: Any = distribu.ports.store
+    product, customer = await shop.product(stock=9), await shop.customer()
+    before, trips = store.statements, store.round_trips
+    await shop.order(customer, (product, 1))
+    assert (store.statements - before, store.round_trips - trips) == ORDER
+
+
+ORDER = (14, 2)
+"""Statements and round trips of an order with one line; as many as there were before there were seals."""
+
+
+async def test_the_worker_seals_within_seconds(shop: Shop) -> None:
+    worker = Worker(shop.distribu)
+    running = asyncio.create_task(worker.run())
+    try:
+        await entries(shop, 3)
+        async with asyncio.timeout(60):
+            while len(await rows_of(shop)) < 4:  # noqa: ASYNC110  # another task is at work
+                await asyncio.sleep(0.1)
+    finally:
+        worker.stop()
+        await running
+    assert (await shop.execute(VerifyAudit())).sound
+
+
+async def test_the_key_of_the_settings_is_the_one_that_signs(settings: Settings, shop: Shop) -> None:
+    await sealed(shop)
+    (head,) = await heads_of(shop)
+    assert head.key == sealing_keys(settings)[0].id
+    assert json.loads(encode(head_view(head)))["key"] == head.key
