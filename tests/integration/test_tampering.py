@@ -267,6 +267,11 @@ def change_a_head(log: Log) -> None:
     log.run("UPDATE distribu.seal_heads SET at = at - interval '1 hour' WHERE {mine} AND number = 2")
 
 
+def change_the_last_head(log: Log) -> None:
+    """No head behind it tells: its signature does."""
+    log.run("UPDATE distribu.seal_heads SET at = at - interval '1 hour' WHERE {mine} AND number = 3")
+
+
 def change_the_root_of_a_head(log: Log) -> None:
     edit_and_its_leaf(log)
     log.run("UPDATE distribu.seal_heads SET root = repeat('0', 64) WHERE {mine} AND number = 2")
@@ -310,6 +315,7 @@ TAMPERING: Final[dict[str, tuple[Callable[[Log], None], set[str], set[str]]]] = 
     ),
     "shift field boundaries": (shift_field_boundaries, {"edited"}, {"position 6"}),
     "change a head": (change_a_head, {"head_changed"}, {"head 2"}),
+    "change the last head": (change_the_last_head, {"head_changed"}, {"head 3"}),
     "change the root of a head": (change_the_root_of_a_head, {"head_changed"}, {"head 2"}),
     "delete a head": (delete_a_head, {"head_missing"}, {"between head 1 and head 3"}),
     "delete the last head": (delete_the_last_head, {"tail_cut"}, {"head 3"}),

@@ -31,6 +31,7 @@ USES = "tests/unit/test_use_cases.py"
 WALLS = "tests/integration/test_walls.py"
 CLAIMS = "tests/integration/test_claims.py"
 GUARD = "tests/unit/test_guard.py"
+TAMPERING = "tests/integration/test_tampering.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +412,85 @@ MISTAKES = (
         ),
         USES,
         "line",
+    ),
+    # the sealed log
+    Mistake(
+        "a leaf is hashed like a node",
+        (Change(f"{DOMAIN}/sealing.py", 'b"\\x00" + text', "text"),),
+        "tests/unit/test_merkle.py",
+        "rfc_6962",
+    ),
+    Mistake(
+        "a person's label and address are hashed without their lengths",
+        (Change(f"{DOMAIN}/audit.py", "len(part).to_bytes(4) + part", "part"),),
+        USES,
+        "shifted_field",
+    ),
+    Mistake(
+        "a head does not name the one before",
+        (
+            Change(
+                f"{APPLICATION}/sealing.py",
+                "previous=hashlib.sha256(signed_text(tip.head)).hexdigest() if tip else NO_HEAD",
+                "previous=NO_HEAD",
+            ),
+        ),
+        TWINS,
+        "chained",
+    ),
+    Mistake(
+        "the last head of a minute is never told",
+        (
+            Change(
+                f"{ADAPTERS}/postgres/seals.py",
+                "greatest(%(now)s, told_at + %(told_every)s)",
+                "CASE WHEN coalesce(told_at + %(told_every)s <= %(now)s, true) THEN %(now)s END",
+            ),
+        ),
+        REAL,
+        "told_once_a_minute",
+    ),
+    Mistake(
+        "a head that was kept is looked at and forgotten",
+        (
+            Change(
+                f"{ADAPTERS}/verify_export.py",
+                "if size > signed or newest < number:",
+                "if size < 0:",
+            ),
+        ),
+        TAMPERING,
+        "tail",
+    ),
+    Mistake(
+        "the root is not made again",
+        (
+            Change(
+                f"{ADAPTERS}/verify_export.py",
+                'self._tree.root() != head["root"]',
+                "head is None",
+            ),
+        ),
+        TAMPERING,
+        "leaf or seals",
+    ),
+    Mistake(
+        "a signature is not checked",
+        (
+            Change(
+                f"{ADAPTERS}/verify_export.py",
+                'key.verify(base64.b64decode(head["signature"], validate=True), text)',
+                "pass",
+            ),
+        ),
+        TAMPERING,
+        "change",
+    ),
+    Mistake(
+        "sealing goes on from a head that was altered",
+        (Change(f"{ADAPTERS}/postgres/seals.py", "tip is not None and not tip.sound", "tip is None and 0"),),
+        TAMPERING,
+        "goes_on",
     ),
     Mistake(
         "a page begins with the last item of the one before",

@@ -48,19 +48,19 @@ SELECT company_id, number, size, root, at, previous, key, signature, peaks FROM 
 WHERE company_id = %(company)s ORDER BY number DESC LIMIT 1
 """
 
-# Who waits and is not there stays, for whoever examines the log.
+# Who waits and is not there stays, for whoever examines the log. Row by row, whatever the planner thinks of
+# a limit that it does not know: otherwise it may join the whole log for a few.
 _TAKE: Final = """
-WITH taken AS (
-    DELETE FROM distribu.unsealed WHERE company_id = %(company)s AND seq IN (
-        SELECT seq FROM distribu.unsealed JOIN distribu.records
-            ON records.company_id = unsealed.company_id AND records.id = unsealed.record_id
-        WHERE unsealed.company_id = %(company)s ORDER BY seq LIMIT %(limit)s
-    ) RETURNING seq, record_id
-)
-SELECT taken.record_id, records.body FROM taken
-JOIN distribu.records ON records.company_id = %(company)s AND records.id = taken.record_id
-ORDER BY taken.seq
+SELECT seq, record_id, there.body FROM distribu.unsealed, LATERAL (
+    SELECT body FROM distribu.records
+    WHERE records.company_id = %(company)s AND records.id = unsealed.record_id LIMIT 1
+) AS there
+WHERE company_id = %(company)s ORDER BY seq LIMIT %(limit)s
 """
+
+_TAKEN: Final = (
+    "DELETE FROM distribu.unsealed WHERE company_id = %(company)s AND seq = ANY (%(seqs)s::bigint[])"
+)
 
 _SEAL: Final = """
 WITH placed AS (
@@ -145,14 +145,15 @@ class PostgresSeals:
             taken = await (await connection.execute(_TAKE, {**of_company, "limit": limit})).fetchall()
             if not taken:
                 return 0
-            leaves = [leaf(body.encode()) for _, body in taken]
+            await connection.execute(_TAKEN, {**of_company, "seqs": [seq for seq, _, _ in taken]})
+            leaves = [leaf(body.encode()) for _, _, body in taken]
             new = make(company, tip, leaves)
             await connection.execute(
                 _SEAL,
                 {
                     **of_company,
                     "first": new.frontier.size - len(leaves),
-                    "ids": [id for id, _ in taken],
+                    "ids": [id for _, id, _ in taken],
                     "leaves": leaves,
                     "number": new.head.number,
                     "size": new.head.size,
