@@ -19,7 +19,7 @@ from msgspec import inspect as shapes
 
 import distribu
 from distribu.adapters.postgres import schema
-from distribu.application import finders, kernel, ports, profiles, reactions, views
+from distribu.application import finders, kernel, notary, ports, profiles, reactions, views
 from distribu.application.fields import Value, type_info
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.entity import Entity, Event
@@ -220,7 +220,7 @@ PORTS: list[Any] = [
 
 def test_the_ports_of_the_executor() -> None:
     assert {"Store", "Directory", "Queue", "Clock", "Entropy", "Vault", "Hooks"} <= {*map(named, PORTS)}
-    assert all(port.__module__ == ports.__name__ for port in PORTS)
+    assert {port.__module__ for port in PORTS} == {ports.__name__, notary.__name__}
 
 
 @pytest.mark.parametrize("port", PORTS, ids=named)
@@ -240,7 +240,7 @@ def test_every_port_has_a_contract_run_over_its_twin_and_the_real_thing(port: An
 def test_every_method_of_a_port_promises_something() -> None:
     silent = [
         f"{named(port)}.{name}"
-        for port in [*defined_in(ports), *defined_in(finders)]
+        for port in [*defined_in(ports), *defined_in(finders), *defined_in(notary)]
         if getattr(port, "_is_protocol", False) and named(port) not in ("Read", "Finders")
         for name, method in vars(port).items()
         if inspect.isfunction(method) and not name.startswith("_") and not method.__doc__
@@ -521,7 +521,9 @@ def test_what_is_public_in_the_core_is_explained(module: ModuleType) -> None:
         for it in defined_in(module)
         if not named(it).startswith("_")
         and not (inspect.isclass(it) and issubclass(it, (Event, views.View)))  # these say all in their fields
-        and not (getattr(it, "_is_protocol", False) and module in (ports, finders))  # their methods promise
+        and not (
+            getattr(it, "_is_protocol", False) and module in (ports, finders, notary)
+        )  # their methods promise
         and not vars(it).get("__doc__")
         and not (inspect.isfunction(it) and it.__doc__)
     ]

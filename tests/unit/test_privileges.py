@@ -191,7 +191,8 @@ class Found:
 
 
 def _but_for_refusals(shelf: Any) -> Any:
-    return replace(shelf, records=[one for one in shelf.records if one.action != AccessRefused.name])
+    kept = [one for one in shelf.records if one.action != AccessRefused.name]
+    return replace(shelf, records=kept, texts={one.id: shelf.texts[one.id] for one in kept})
 
 
 class World:
