@@ -99,6 +99,7 @@ class Container(containers.DeclarativeContainer):
         PostgresQueue,
         settings.provided.queue_database_url,
         entropy=entropy,
+        kept=settings.provided.deliveries_kept,
         prepare=settings.provided.database_prepare,
     )
     seals = providers.Singleton(PostgresSeals, queue.provided.pool, entropy=entropy)

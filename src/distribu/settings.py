@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -21,6 +22,7 @@ import msgspec
 from cryptography.fernet import Fernet
 from msgspec import Meta
 
+from distribu.application.ports import DELIVERIES_KEPT
 from distribu.application.wrong import told
 from distribu.domain.values import Secret
 
@@ -127,7 +129,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="what a monitor shows to read /metrics; in production there are none without it"),
     ] = None
-    worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 64
+    worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 256
+    deliveries_kept_days: Annotated[
+        int, Meta(ge=1, le=3650, description="days that events and their deliveries are kept")
+    ] = DELIVERIES_KEPT.days
+
+    @property
+    def deliveries_kept(self) -> timedelta:
+        """How long events and their deliveries are kept."""
+        return timedelta(days=self.deliveries_kept_days)
 
     def __repr__(self) -> str:
         """What is set, but for the secrets."""

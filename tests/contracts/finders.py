@@ -14,6 +14,7 @@ from distribu.application.access import CreateApiKey, RevokeApiKey
 from distribu.application.audit import RecordAudit
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
 from distribu.application.customers import NewAddress, RemovePriceOverride, SetPriceOverride
+from distribu.application.finders import Feed
 from distribu.application.inquiries import SendInquiry
 from distribu.application.ordering import MoveOrder, RecordPayment
 from distribu.application.ports import Finders, Member, Page, Read, Scope
@@ -28,7 +29,7 @@ from distribu.domain.inquiries import InquiryKind
 from distribu.domain.ordering import Order, OrderStatus, PaymentMethod
 from distribu.domain.team import Invitation, Membership
 from distribu.domain.values import CustomerId, OrderId, ProductId, exact_rate
-from distribu.domain.webhooks import Delivery, Webhook
+from distribu.domain.webhooks import Delivery, Webhook, WireEvent
 from tests.contracts.asking import contact_of, scope_of, store_of, walk
 from tests.people import Buyer, PutApp, Staff, acting, buyer, staff
 
@@ -157,6 +158,7 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "webhooks.count": lambda tx, it: tx.webhooks.count(),
     "webhooks.delivery": lambda tx, it: tx.webhooks.delivery(it.delivery.id),
     "webhooks.deliveries": lambda tx, it: tx.webhooks.deliveries(it.webhook.id, limit=100),
+    "events.after": lambda tx, it: tx.events.after(None, names=[*WireEvent], limit=100),
     "records.page": lambda tx, it: tx.records.page(limit=100),
     "seals.tip": lambda tx, it: tx.seals.tip(),
     "seals.heads": lambda tx, it: tx.seals.heads(after=0, limit=100),
@@ -226,7 +228,7 @@ async def answer(tx: Finders, question: str, it: Filled) -> Any:
 
 def nothing(answer: object) -> bool:
     """Whether an answer says that there is none."""
-    return not answer or answer == (0, 0) or (isinstance(answer, Page) and not answer.items)
+    return not answer or answer == (0, 0) or (isinstance(answer, Page | Feed) and not answer.items)
 
 
 def shows(answer: object, ids: frozenset[str]) -> bool:

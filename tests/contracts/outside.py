@@ -94,6 +94,13 @@ class VaultContract:
         with pytest.raises(Bug):
             another_vault.open(vault.seal(Secret("other")))
 
+    async def test_what_is_under_the_newest_key_is_left_as_it_is(self, vault: Vault) -> None:
+        assert vault.anew(vault.seal(Secret("whsec_topsecret"))) is None
+
+    async def test_what_does_not_open_is_not_sealed_anew(self, vault: Vault) -> None:
+        with pytest.raises(Bug):
+            vault.anew("whsec_topsecret")
+
 
 class DirectoryContract:
     """Look-ups before a company is known."""

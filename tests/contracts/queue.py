@@ -1,15 +1,19 @@
 """What every queue promises: nothing is skipped, nothing is done twice at once, nobody waits for others."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from distribu import Harness, Shop
+import pytest
+
+from distribu import Harness, NotFound, Shop
 from distribu.application import views
 from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.kernel import Once
 from distribu.application.ports import (
+    DELIVERIES_KEPT,
     MAILS_KEPT,
     NUMBER_TO_COME,
     Change,
@@ -19,10 +23,16 @@ from distribu.application.ports import (
     NewMail,
     Parcel,
 )
-from distribu.application.webhooks import EditWebhook, ReadDelivery, RemoveWebhook, RotateWebhookSecret
+from distribu.application.webhooks import (
+    EditWebhook,
+    ReadDelivery,
+    RemoveWebhook,
+    ReplayDeliveries,
+    RotateWebhookSecret,
+)
 from distribu.domain.catalog import Product
 from distribu.domain.values import WebhookId
-from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, WireEvent
+from distribu.domain.webhooks import ATTEMPTS_MAX, Attempt, Delivery, DeliveryStatus, WireEvent
 from tests.contracts.asking import scope_of, store_of, told
 from tests.contracts.store import new_order, new_product
 
@@ -37,18 +47,26 @@ async def claim(
     *,
     limit: int = 100,
     per_webhook: int = 100,
+    per_company: int = 1000,
     busy: Mapping[WebhookId, int] | None = None,
     claim_s: float = 60,
 ) -> list[Parcel]:
     """Claim what is due, and keep what is of this company."""
     ports = shop.distribu.ports
     parcels = await ports.queue.claim(
-        limit=limit, per_webhook=per_webhook, busy=busy or {}, now=ports.clock.now(), claim_s=claim_s
+        limit=limit,
+        per_webhook=per_webhook,
+        per_company=per_company,
+        busy={(shop.company.id, webhook): count for webhook, count in (busy or {}).items()},
+        now=ports.clock.now(),
+        claim_s=claim_s,
     )
     return [parcel for parcel in parcels if parcel.company_id == shop.company.id]
 
 
-async def finish(shop: Shop, parcel: Parcel, status: DeliveryStatus, wait_s: float | None = None) -> None:
+async def finish(
+    shop: Shop, parcel: Parcel, status: DeliveryStatus, wait_s: float | None = None
+) -> datetime | None:
     """Store an attempt, the next of this parcel."""
     now = shop.distribu.ports.clock.now()
     attempt = Attempt(
@@ -61,7 +79,7 @@ async def finish(shop: Shop, parcel: Parcel, status: DeliveryStatus, wait_s: flo
         error="",
     )
     again = None if wait_s is None else now + timedelta(seconds=wait_s)
-    await shop.distribu.ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
+    return await shop.distribu.ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
 
 
 async def delivery(shop: Shop, parcel: Parcel) -> Delivery:
@@ -120,7 +138,7 @@ class QueueContract:
             await company.product()
         await relay(shop)
         ours = await shop.distribu.ports.queue.claim(
-            limit=100, per_webhook=100, busy={}, now=shop.clock.now(), claim_s=60
+            limit=100, per_webhook=100, per_company=100, busy={}, now=shop.clock.now(), claim_s=60
         )
         for company in (shop, stranger):
             assert positions([it for it in ours if it.company_id == company.company.id]) == [1, 2]
@@ -333,6 +351,45 @@ class QueueContract:
         claimed = await claim(shop, limit=1, per_webhook=2, busy={slow.id: 2})
         assert [it.webhook_id for it in claimed] == [quick.id]
 
+    async def test_one_company_cannot_take_all_the_places(self, shop: Harness) -> None:
+        """Nor all but those that are over: what it has in flight already counts."""
+        webhooks = [(await shop.webhook(WireEvent.PRODUCT_CREATED))[0] for _ in range(4)]
+        for _ in range(4):
+            await shop.product()
+        await relay(shop)
+        first = await claim(shop, per_webhook=2, per_company=5)
+        assert sorted(Counter(it.webhook_id for it in first).values()) == [1, 1, 1, 2]
+        held = Counter(it.webhook_id for it in first)
+        assert await claim(shop, per_webhook=2, per_company=5, busy=held) == []
+        one_more = await claim(shop, per_webhook=9, per_company=6, busy=held)
+        assert len(one_more) == 1
+        assert {it.webhook_id for it in first} == {it.id for it in webhooks}
+
+    async def test_places_go_in_turn_to_the_companies_that_hold_the_fewest(self, shop: Harness) -> None:
+        """A company with a backlog of hours does not keep one with a single event waiting."""
+        stranger = await shop.stranger()
+        busy = [(await stranger.webhook(WireEvent.PRODUCT_CREATED))[0] for _ in range(3)]
+        for _ in range(5):
+            await stranger.product()
+        await relay(shop)
+        shop.clock.advance(minutes=5)
+        await shop.webhook()
+        for _ in range(3):
+            await shop.product()
+        await relay(shop)
+        ports = shop.distribu.ports
+        parcels = await ports.queue.claim(
+            limit=4,
+            per_webhook=100,
+            per_company=100,
+            busy={(stranger.company.id, busy[0].id): 2},
+            now=shop.clock.now(),
+            claim_s=60,
+        )
+        counted = Counter(it.company_id for it in parcels)
+        assert counted == {shop.company.id: 3, stranger.company.id: 1}
+        assert all(it.webhook_id != busy[0].id for it in parcels)
+
     async def test_nothing_is_claimed_before_it_is_due(self, shop: Harness) -> None:
         await shop.webhook()
         await shop.product()
@@ -419,6 +476,87 @@ class QueueContract:
         stored = await delivery(shop, parcel)
         assert (stored.status, len(stored.attempts)) == (DeliveryStatus.DELIVERED, 1)
 
+    async def test_a_failure_says_since_when_there_was_nothing_else(self, shop: Harness) -> None:
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        (parcel,) = await claim(shop)
+        first = shop.clock.advance(hours=1)
+        assert await finish(shop, parcel, DeliveryStatus.PENDING, wait_s=5) == first
+        shop.clock.advance(hours=1)
+        (parcel,) = await claim(shop)
+        assert await finish(shop, parcel, DeliveryStatus.PENDING, wait_s=5) == first
+        shop.clock.advance(hours=1)
+        (parcel,) = await claim(shop)
+        assert await finish(shop, parcel, DeliveryStatus.DELIVERED) is None
+        await shop.product()
+        await relay(shop)
+        (parcel,) = await claim(shop)
+        assert await finish(shop, parcel, DeliveryStatus.PENDING, wait_s=5) == shop.clock.now()
+
+    # --- replay ----------------------------------------------------------------------------------
+
+    async def replayed(self, shop: Harness, webhook_id: WebhookId) -> None:
+        """Order all that was ever sent to be sent again."""
+        long_ago = shop.clock.now() - timedelta(days=300)
+        order = ReplayDeliveries(webhook_id=webhook_id, since=long_ago, status=DeliveryStatus.DELIVERED)
+        await shop.execute(order)
+
+    async def test_an_order_is_carried_out_a_part_at_a_time_and_to_its_end(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = sys.modules[type(shop.distribu.ports.queue).__module__]
+        monkeypatch.setattr(module, "REPLAY_BATCH", 3)
+        webhook, _ = await shop.webhook()
+        for _ in range(7):
+            await shop.product()
+        await relay(shop)
+        for parcel in await claim(shop):
+            await finish(shop, parcel, DeliveryStatus.DELIVERED)
+        shop.clock.advance(seconds=1)
+        await self.replayed(shop, webhook.id)
+        assert await relay(shop) == 3
+        # Delivered again meanwhile, it is not taken twice for one order.
+        for parcel in await claim(shop):
+            await finish(shop, parcel, DeliveryStatus.DELIVERED)
+        await shop.product()  # is not kept waiting for the rest of the order
+        assert await relay(shop) == 1 + 3
+        assert [await relay(shop), await relay(shop)] == [1, 0]
+        assert positions(await claim(shop)) == [4, 5, 6, 7, 8]
+
+    async def test_an_order_leaves_what_is_being_tried_and_what_came_after_it(self, shop: Harness) -> None:
+        webhook, _ = await shop.webhook()
+        await shop.product()
+        await shop.product()
+        await relay(shop)
+        one, other = await claim(shop)
+        await finish(shop, one, DeliveryStatus.DEAD)
+        shop.clock.advance(seconds=1)
+        order = ReplayDeliveries(webhook_id=webhook.id, since=shop.clock.now() - timedelta(days=1))
+        await shop.execute(order)
+        await shop.product()
+        shop.clock.advance(seconds=1)
+        assert await relay(shop) == 2
+        again, new = await claim(shop)
+        assert (again.delivery_id, again.attempts, again.attempts_before) == (one.delivery_id, 1, 1)
+        assert (new.position, new.attempts_before) == (3, 0)
+        await finish(shop, other, DeliveryStatus.DELIVERED)
+        assert (await delivery(shop, other)).status is DeliveryStatus.DELIVERED
+
+    async def test_a_delivery_has_a_most_of_attempts(self, shop: Harness) -> None:
+        webhook, _ = await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        for made in range(ATTEMPTS_MAX):
+            (parcel,) = await claim(shop)
+            assert parcel.attempts == made
+            last = made + 1 == ATTEMPTS_MAX
+            status = DeliveryStatus.DELIVERED if last else DeliveryStatus.PENDING
+            await finish(shop, parcel, status, wait_s=None if last else 0)
+        shop.clock.advance(seconds=1)
+        await self.replayed(shop, webhook.id)
+        assert await relay(shop) == 0
+
     # --- purge -----------------------------------------------------------------------------------
 
     async def test_answers_are_purged_after_a_day_and_not_before(self, shop: Harness) -> None:
@@ -433,6 +571,40 @@ class QueueContract:
         assert await queue.purge(now=shop.clock.now()) == 1
         assert await queue.purge(now=shop.clock.now()) == 0
         assert not (await shop.distribu.execute_once(shop.actor, wish, once)).replayed
+
+    async def test_events_are_forgotten_with_their_deliveries_when_their_time_is_over(
+        self, shop: Harness
+    ) -> None:
+        webhook, _ = await shop.webhook()
+        for _ in range(3):
+            await shop.product()
+        await relay(shop)
+        sent, dead, waiting = await claim(shop, claim_s=1)
+        await finish(shop, sent, DeliveryStatus.DELIVERED)
+        await finish(shop, dead, DeliveryStatus.DEAD)
+        shop.clock.advance(seconds=DELIVERIES_KEPT.total_seconds(), milliseconds=-1)
+        assert await self.purged(shop) == [1, 2, 3]
+        shop.clock.advance(milliseconds=1)
+        assert await self.purged(shop) == [3], "what is still to be tried stays"
+        for parcel in (sent, dead):
+            with pytest.raises(NotFound):
+                await delivery(shop, parcel)
+        assert (await delivery(shop, waiting)).status is DeliveryStatus.PENDING
+        await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
+        assert await self.purged(shop) == [], "parked for so long, it is given up"
+        await shop.product()
+        await relay(shop)
+        async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
+            feed = await tx.events.after(None, names=[*WireEvent], limit=9)
+        assert [it.position for it in feed.items] == [4], "positions go on"
+
+    async def purged(self, shop: Harness) -> list[int]:
+        """What is left in the feed once there is nothing more to purge."""
+        while await shop.distribu.ports.queue.purge(now=shop.clock.now()):
+            pass
+        async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
+            feed = await tx.events.after(None, names=[*WireEvent], limit=99)
+        return [it.position for it in feed.items]
 
     # --- mails -----------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """One of every request that a door can pass on, and all kinds of requests there are."""
 
+from datetime import UTC, datetime
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Final
@@ -20,6 +21,7 @@ from distribu.application import (
     sealing,
     sessions,
     team,
+    vault,
     webhooks,
 )
 from distribu.application.kernel import Request
@@ -62,6 +64,7 @@ READING: Final[tuple[Request[Any], ...]] = (
     webhooks.ListWebhooks(),
     webhooks.ReadDelivery(delivery_id=_D),
     webhooks.ListDeliveries(webhook_id=_W),
+    webhooks.ListEvents(),
     audit.ListAudit(),
     sealing.VerifyAudit(),
     team.ReadCompany(),
@@ -102,6 +105,9 @@ CHANGING: Final[tuple[Request[Any], ...]] = (
     webhooks.RegisterWebhook(url=_URL, events=(WireEvent.ORDER_CREATED,)),
     webhooks.EditWebhook(webhook_id=_W, is_active=False),
     webhooks.RotateWebhookSecret(webhook_id=_W),
+    webhooks.SendTest(webhook_id=_W),
+    webhooks.ReplayDelivery(delivery_id=_D),
+    webhooks.ReplayDeliveries(webhook_id=_W, since=datetime(2026, 1, 5, tzinfo=UTC)),
     webhooks.RemoveWebhook(webhook_id=_W),
     audit.RecordAudit(action="hello"),
     sealing.ExportAudit(),
@@ -141,6 +147,7 @@ CHANGING: Final[tuple[Request[Any], ...]] = (
     factors.GivePasskey(credential="{}"),
     factors.ClearSecondFactor(email=_EMAIL),
     platform.SuspendCompany(company_id=_COMPANY, reason="unpaid"),
+    vault.ResealSecrets(),
     platform.ResumeCompany(company_id=_COMPANY),
     platform.SetCompanyLimit(company_id=_COMPANY),
     platform.AddMember(company_id=_COMPANY, email=_EMAIL, role=Role.MEMBER),

@@ -269,7 +269,7 @@ class WebhookUseCases:
         await shop.work()
         (one,) = sent_to(shop, url)
         envelope = json.loads(one.body)
-        assert set(envelope) == {"id", "event", "timestamp", "occurredAt", "position", "data"}
+        assert set(envelope) == {"id", "event", "timestamp", "occurredAt", "position", "previous", "data"}
         assert envelope["occurredAt"] == views.time(at)
         assert envelope["timestamp"] == views.time(shop.clock.now())
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", envelope["timestamp"])

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 
 from tests.integration.program import Program
 
@@ -86,6 +87,38 @@ def test_a_key_of_another_company_cannot_be_revoked_from_here(program: Program, 
     made = program.json("api-key", "create", "--company", acme, "--name", "x", "--scope", "products:read")
     code, told = program.refused("api-key", "revoke", made["id"], "--company", unique(program))
     assert (code, told["code"]) == (14, "api_key_not_found")
+
+
+def test_webhooks_are_listed_tested_replayed_and_switched_on(program: Program, acme: str) -> None:
+    made = program.json("webhook", "add", "http://127.0.0.1:9/gone", "--company", acme)
+    at = ("--company", acme)
+    assert made["id"] in [it["id"] for it in program.json("webhook", "list", *at)["data"]]
+    assert program.json("webhook", "test", made["id"], *at)["event"] == "webhook.test"
+    since = ("--since", "2026-01-01")
+    replay = program.json("webhook", "replay", made["id"], *at, *since)
+    assert replay["statuses"] == ["PENDING", "DEAD"]
+    assert program.json("webhook", "enable", made["id"], *at)["isActive"] is True
+    assert program.json("webhook", "deliveries", made["id"], *at)["data"] == [], "there is no worker"
+    code, told = program.refused("webhook", "replay", *at, "--delivery", NOBODY)
+    assert (code, told["code"]) == (14, "delivery_not_found")
+    actions = [it["action"] for it in program.json("audit", "list", *at, "--action", "webhook")["data"]]
+    assert {"webhook.tested", "webhook.replayed"} <= set(actions)
+    ended = program.json("webhook", "rotate", made["id"], *at, "--now")
+    assert ended["secretRotationGraceExpiresAt"] is None
+
+
+def test_the_vault_is_sealed_anew_and_the_old_key_can_go(program: Program, acme: str) -> None:
+    webhook = program.json("webhook", "add", "https://example.com/seal", "--company", acme)
+    ring = [Fernet.generate_key().decode(), (program.data / "vault-key").read_text().strip()]
+    first = Program(program.data, DISTRIBU_VAULT_KEYS=",".join(ring)).json("vault", "reseal")
+    assert first["resealed"] >= 1
+    assert first["companies"] >= 1
+    again = Program(program.data, DISTRIBU_VAULT_KEYS=ring[0]).json("vault", "reseal")
+    assert (again["resealed"], again["unreadable"]) == (0, 0)
+    told = program.json("audit", "list", "--company", acme, "--entity-id", webhook["id"])["data"]
+    assert told[0]["action"] == "webhook.resealed"
+    back = Program(program.data, DISTRIBU_VAULT_KEYS=",".join(ring[::-1])).json("vault", "reseal")
+    assert back["resealed"] == first["resealed"]
 
 
 def test_a_webhook_gets_a_new_secret(program: Program, acme: str) -> None:

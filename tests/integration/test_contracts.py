@@ -137,6 +137,14 @@ class TestFernetVault(VaultContract):
         assert ring.open(sealed).reveal() == "whsec_topsecret"
         assert FernetVault([new]).open(ring.seal(Secret("fresh"))).reveal() == "fresh"
 
+    async def test_what_is_sealed_anew_opens_when_the_old_key_is_gone(self) -> None:
+        old, new = _key(), _key()
+        sealed = FernetVault([old]).seal(Secret("whsec_topsecret"))
+        again = FernetVault([new, old]).anew(sealed)
+        assert again is not None
+        assert FernetVault([new]).open(again).reveal() == "whsec_topsecret"
+        assert FernetVault([new, old]).anew(again) is None
+
 
 class TestArgon2Hasher(HasherContract):
     """With weak parameters, which are fast: nothing of the contract hangs on them."""

@@ -67,7 +67,7 @@ class TestOnPostgres(Door):
             kept = tenant.execute("SELECT key, body, sealed FROM distribu.answers").fetchall()
         assert len(kept) == len(POSTS)
         for key, body, sealed in kept:
-            assert sealed == ("webhooks" in key)
+            assert sealed == key.endswith(("/webhooks", "/rotate-secret"))
             assert not any(secret in body for secret in secrets)
 
     async def test_the_answer_that_is_stored_has_the_orders_number(

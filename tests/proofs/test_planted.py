@@ -292,7 +292,7 @@ MISTAKES = (
             f"the constraint {constraint} is not translated",
             (
                 Change(
-                    f"{ADAPTERS}/postgres/schema.py",
+                    f"{ADAPTERS}/postgres/refusals.py",
                     f'    "{constraint}": lambda:',
                     f'    "{constraint}_": lambda:',
                 ),

@@ -18,8 +18,8 @@ import pytest
 from msgspec import inspect as shapes
 
 import distribu
-from distribu.adapters.postgres import schema
-from distribu.application import finders, kernel, notary, ports, profiles, reactions, views
+from distribu.adapters.postgres import refusals
+from distribu.application import finders, kernel, notary, ports, profiles, reactions, subscriptions, views
 from distribu.application.fields import Value, type_info
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.entity import Entity, Event
@@ -274,7 +274,7 @@ def test_only_the_executor_writes() -> None:
 def test_a_store_cannot_be_changed_in_another_way() -> None:
     reading = {
         "begin", "ready", "loaded", "write", "together", "companies", "products", "customers", "overrides",
-        "orders", "api_keys", "webhooks", "records", "logins", "users", "sessions", "members",
+        "orders", "api_keys", "webhooks", "events", "records", "logins", "users", "sessions", "members",
         "invitations", "contacts", "factors", "inquiries", "platform", "seals",
     }  # fmt: skip
     methods = {
@@ -348,6 +348,10 @@ POST   /webhooks                                            webhooks:write
 PATCH  /webhooks/{webhook_id}                               webhooks:write
 DELETE /webhooks/{webhook_id}                               webhooks:write
 POST   /webhooks/{webhook_id}/rotate-secret                 webhooks:write
+POST   /webhooks/{webhook_id}/test                          webhooks:write
+POST   /webhooks/{webhook_id}/replay                        webhooks:write
+POST   /deliveries/{delivery_id}/replay                     webhooks:write
+GET    /events                                              webhooks:read
 """
 """The API's methods, paths and scopes, written out a second time."""
 
@@ -384,7 +388,8 @@ def test_a_method_does_what_it_says(route: Route) -> None:
     assert changes == (route.method != "GET") or route.path == "/orders/preview"
     assert route.status == (204 if route.method == "DELETE" else route.status)
     assert (route.result is None) == (route.status == 204)
-    assert route.paged == ("cursor" in route.request.__struct_fields__)
+    begins = {"nextCursor": "cursor", "nextAfter": "after"}[route.cursor]
+    assert route.paged == (begins in route.request.__struct_fields__)
 
 
 def test_a_key_needs_no_more_than_a_scope() -> None:
@@ -436,7 +441,7 @@ def test_every_path_without_a_row_has_a_code() -> None:
 
 
 def test_every_constraint_that_is_named_means_something() -> None:
-    for means in schema.REFUSALS.values():
+    for means in refusals.REFUSALS.values():
         assert isinstance(means(), Refused)
 
 
@@ -476,7 +481,11 @@ def test_nothing_in_the_domain_waits() -> None:
 
 def test_requests_and_views_are_structs() -> None:
     assert all(issubclass(cls, msgspec.Struct) for cls in VALUES)
-    seen: list[Any] = [cls for cls in [*defined_in(views), *defined_in(profiles)] if isinstance(cls, type)]
+    seen: list[Any] = [
+        cls
+        for cls in [*defined_in(views), *defined_in(profiles), *defined_in(subscriptions)]
+        if isinstance(cls, type)
+    ]
     assert seen
     assert all(issubclass(cls, views.View) for cls in seen)
     assert all(cls.__struct_config__.frozen for cls in seen)
@@ -486,7 +495,7 @@ def test_no_view_shows_a_secret_that_is_kept() -> None:
     hidden = {"digest", "old_secret", "company_id", "version", "events_", "salt"}
     shown = {
         f"{named(cls)}.{name}"
-        for cls in [*defined_in(views), *defined_in(profiles)]
+        for cls in [*defined_in(views), *defined_in(profiles), *defined_in(subscriptions)]
         for name in getattr(cls, "__struct_fields__", ())
         if name in hidden or name in ("secret", "key")
     }

@@ -154,6 +154,7 @@ class World:
             "RecordPayment": {"amount": 1, "method": "CASH"},
             "RegisterWebhook": {"url": "https://hooks.corner-shop.example/", "events": ["order.created"]},
             "EditWebhook": {"events": ["product.created"]},
+            "ReplayDeliveries": {"since": "2020-01-01T00:00:00Z"},
         }
         return bodies.get(request)
 
@@ -993,11 +994,18 @@ class TestInput(Door):
         assert caplog.records == []
 
     async def test_what_takes_no_body(self, world: World, api: httpx.AsyncClient) -> None:
-        path = f"/webhooks/{world.webhook.id}/rotate-secret"
-        said = refusal(await api.post(path, json={"secret": "mine"}), 400, "invalid_request")
+        path = f"/webhooks/{world.webhook.id}/test"
+        said = refusal(await api.post(path, json={"url": "mine"}), 400, "invalid_request")
         assert said["fields"] == {"": "this takes no body"}
         data(await api.post(path, content=b"{}", headers=JSON))
         data(await api.post(path))
+
+    async def test_what_can_do_without_a_body(self, world: World, api: httpx.AsyncClient) -> None:
+        path = f"/webhooks/{world.webhook.id}/rotate-secret"
+        refusal(await api.post(path, json={"secret": "mine"}), 400, "invalid_request")
+        assert data(await api.post(path))["secretRotationGraceExpiresAt"] is not None
+        assert data(await api.post(path, json={"grace": False}))["secretRotationGraceExpiresAt"] is None
+        refusal(await api.post("/products"), 400, "invalid_json")
 
     async def test_a_path_that_is_not_there(self, api: httpx.AsyncClient) -> None:
         for path in ("/nothing", "/products/x/y/z", "/orders/preview/x", "/%2e%2e/me", "/Products"):
@@ -1165,7 +1173,12 @@ class TestIdempotency(Door):
         again = await world.ask(api, route, headers=key)
         assert again.headers["idempotent-replayed"] == "true"
         assert "etag" not in again.headers
-        if route.result in (views.WebhookIssuedView,):
+        if route.result in (
+            views.WebhookIssuedView,
+            views.TestView,
+            views.ReplayView,
+            views.DeliveryDetailView,
+        ):
             assert "etag" not in first.headers, "nor has it one without a key"
         else:
             assert re.fullmatch(r'"[1-9]"', first.headers["etag"])
@@ -1601,7 +1614,7 @@ class TestInMemory(Door):
         kept = store.shelves[shop.company.id].answers
         assert len(kept) == len(POSTS)
         for (_, key), (answer, _) in kept.items():
-            secret = "webhooks" in key
+            secret = key.endswith(("/webhooks", "/rotate-secret"))
             assert answer.sealed == secret
             assert "whsec_" not in answer.body
 

@@ -6,6 +6,7 @@ from tests.contracts.audit import AuditUseCases as TestAudit
 from tests.contracts.catalog import CatalogUseCases as TestCatalog
 from tests.contracts.contacts import ContactUseCases as TestContacts
 from tests.contracts.customers import CustomerUseCases as TestCustomers
+from tests.contracts.deliveries import DeliveryUseCases as TestDeliveries
 from tests.contracts.factors import FactorUseCases as TestFactors
 from tests.contracts.mailing import MailUseCases as TestMail
 from tests.contracts.members import MemberUseCases as TestMembers
@@ -13,6 +14,7 @@ from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
 from tests.contracts.refusals import RefusalUseCases as TestRefusals
+from tests.contracts.resealing import ResealUseCases as TestResealing
 from tests.contracts.sealing import SealingUseCases as TestSealing
 from tests.contracts.sessions import SessionUseCases as TestSessions
 from tests.contracts.team import CompanyUseCases as TestTeam
@@ -25,6 +27,7 @@ __all__ = [
     "TestCatalog",
     "TestContacts",
     "TestCustomers",
+    "TestDeliveries",
     "TestFactors",
     "TestMail",
     "TestMembers",
@@ -32,6 +35,7 @@ __all__ = [
     "TestOrdering",
     "TestPlatform",
     "TestRefusals",
+    "TestResealing",
     "TestSealing",
     "TestSessions",
     "TestTeam",

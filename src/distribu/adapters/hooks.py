@@ -167,9 +167,11 @@ class HttpHooks:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
+            # The worker bounds what is on its way. A bound here would have those wait that share a host with
+            # a slow one, and be charged for the wait.
             connector = aiohttp.TCPConnector(
-                limit=200,
-                limit_per_host=16,
+                limit=0,
+                limit_per_host=0,
                 ttl_dns_cache=30,
                 resolver=CheckedResolver(loopback=self._loopback, look_up=self._look_up),
                 socket_factory=self.guarded_socket,

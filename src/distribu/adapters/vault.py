@@ -12,7 +12,8 @@ class FernetVault:
     """Seals with the first key of the ring and opens with any: put a new one in front to rotate."""
 
     def __init__(self, keys: Sequence[Secret]) -> None:
-        self._ring = MultiFernet([Fernet(key.reveal()) for key in keys])
+        ring = [Fernet(key.reveal()) for key in keys]
+        self._newest, self._ring = ring[0], MultiFernet(ring)
 
     def seal(self, secret: Secret) -> str:
         return self._ring.encrypt(secret.reveal().encode()).decode()
@@ -22,3 +23,11 @@ class FernetVault:
             return Secret(self._ring.decrypt(sealed.encode()).decode())
         except InvalidToken:
             raise Bug("this was not sealed under a key of the ring, or was altered") from None
+
+    def anew(self, sealed: str) -> str | None:
+        secret = self.open(sealed)
+        try:
+            self._newest.decrypt(sealed.encode())
+        except InvalidToken:
+            return self.seal(secret)
+        return None

@@ -1,50 +1,68 @@
 """One attempt to deliver an event or a mail: make it ready, send it, store what came of it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 import msgspec
 
 from distribu.application import letters, views
-from distribu.application.kernel import Ports
+from distribu.application.kernel import Distribu, Ports
 from distribu.application.ports import Mail, MailNotSent, MailParcel, MailStatus, Parcel, Reply
+from distribu.application.webhooks import DisableWebhook
+from distribu.domain.access import Actor
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import (
+    FAILING_MAX,
     RETRY_AFTER_MAX_S,
     Attempt,
     DeliveryStatus,
+    WhyDisabled,
     signature,
     standard_signature,
     wait_after,
 )
 
+GONE: Final = 410
+_UNWANTED: Final = "not sent: the webhook is not subscribed to this event any more"
 _RETRY_AFTER_ON: Final = frozenset({408, 425, 429, 503})
 
 
 class Envelope(views.View, frozen=True, kw_only=True):
-    """What a receiver gets. ``timestamp`` is of this attempt, so that the signature covers it."""
+    """What a receiver gets. ``timestamp`` is of this attempt, so that the signature covers it.
+
+    ``previous`` is the position of the event before it that the webhook was subscribed to, whether or not
+    it was switched on then: who holds another one as the last has missed something, and finds it in the feed.
+    """
 
     id: str
     event: str
     timestamp: views.Time
     occurred_at: views.Time
     position: int
+    previous: int | None
     data: msgspec.Raw
 
 
-async def deliver(ports: Ports, parcel: Parcel) -> DeliveryStatus:
+async def deliver(distribu: Distribu, parcel: Parcel) -> DeliveryStatus:
     """Make the next attempt of a claimed delivery. No transaction is held while the other side thinks.
 
-    Returns what came of it; it stays pending when there will be another.
+    A webhook that says it is gone, or has done nothing but fail for too long, is switched off. Returns
+    what came of the attempt; it stays pending when there will be another.
     """
+    ports = distribu.ports
     now = ports.clock.now()
+    if not parcel.wanted:
+        no = _attempt(parcel, now, Reply(None, {}, "", _UNWANTED))
+        await ports.queue.finish(parcel, no, status=DeliveryStatus.DEAD, next_attempt_at=None)
+        return DeliveryStatus.DEAD
     envelope = Envelope(
         id=parcel.event_id,
         event=parcel.event,
         timestamp=views.time(now),
         occurred_at=views.time(parcel.occurred_at),
         position=parcel.position,
+        previous=parcel.previous,
         data=msgspec.Raw(parcel.payload.encode()),
     )
     body = views.encode(envelope)
@@ -54,24 +72,37 @@ async def deliver(ports: Ports, parcel: Parcel) -> DeliveryStatus:
     reply = await ports.hooks.post(
         parcel.url, headers=headers(parcel, body, signing, int(now.timestamp())), body=body
     )
-    attempt = Attempt(
+    attempt = _attempt(parcel, now, reply)
+    gone = reply.status == GONE
+    status, wait_s = DeliveryStatus.DELIVERED, None
+    if not attempt.succeeded:
+        made = 1 if gone else attempt.number - parcel.attempts_before
+        wait_s = wait_after(made, jitter=ports.entropy.fraction(), retry_after_s=_retry_after(reply, ports))
+        status = DeliveryStatus.DEAD if wait_s is None else DeliveryStatus.PENDING
+    again = None if wait_s is None else ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
+    failing_since = await ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
+    failing = failing_since is not None and now - failing_since >= FAILING_MAX
+    if gone or failing:
+        disable = DisableWebhook(
+            webhook_id=parcel.webhook_id,
+            why=WhyDisabled.GONE if gone else WhyDisabled.FAILING,
+            tried_at=now,
+            failing_since=failing_since,
+        )
+        await distribu.run(Actor.system(parcel.company_id), disable)
+    return status
+
+
+def _attempt(parcel: Parcel, at: datetime, reply: Reply) -> Attempt:
+    return Attempt(
         number=parcel.attempts + 1,
-        at=now,
+        at=at,
         duration_ms=reply.duration_ms,
         status=reply.status,
         headers=reply.headers,
         body=reply.body,
         error=reply.error,
     )
-    status, wait_s = DeliveryStatus.DELIVERED, None
-    if not attempt.succeeded:
-        wait_s = wait_after(
-            attempt.number, jitter=ports.entropy.fraction(), retry_after_s=_retry_after(reply, ports)
-        )
-        status = DeliveryStatus.DEAD if wait_s is None else DeliveryStatus.PENDING
-    again = None if wait_s is None else ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
-    await ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
-    return status
 
 
 async def post(ports: Ports, parcel: MailParcel) -> MailStatus:

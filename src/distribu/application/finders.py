@@ -3,7 +3,7 @@
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from distribu.domain.access import ActorKind, ApiKey, Seat, Standing
 from distribu.domain.accounts import Credentials, Session, User
@@ -11,6 +11,7 @@ from distribu.domain.audit import Record
 from distribu.domain.catalog import Product, StockMovement
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
+from distribu.domain.errors import Refused
 from distribu.domain.factors import SecondFactor
 from distribu.domain.inquiries import Inquiry
 from distribu.domain.ordering import Order, OrderStatus, Payment
@@ -27,6 +28,9 @@ from distribu.domain.values import (
     WebhookId,
 )
 from distribu.domain.webhooks import Delivery, Webhook
+
+FEED_SCAN: Final = 10_000
+"""Positions of the feed that one question looks at: of a reader's own events there may be few."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -155,6 +159,56 @@ class ApiKeys(Protocol):
 
     def count(self) -> Read[int]:
         """How many are not revoked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event in its place in the feed; ``payload`` is JSON."""
+
+    id: str
+    name: str
+    occurred_at: datetime
+    position: int
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Events by position. All up to ``next_after`` was looked at: go on from there, now or later."""
+
+    items: tuple[Happened, ...]
+    next_after: int
+    has_more: bool
+
+
+def feed_after(after: int | None, head: int, purged: int, found: Sequence[Happened], limit: int) -> Feed:
+    """The answer made of what a store has found: up to ``limit`` and one more of the events after a position.
+
+    ``head`` is the last position there was before they were looked for, ``purged`` the last that is not
+    kept. Raises `Refused` (events_gone).
+    """
+    if after is None:
+        after = purged
+    elif after < purged:
+        raise Refused(
+            "events_gone", f"Events up to position {purged} are not kept any more: go on after {purged}."
+        )
+    items = tuple(found[:limit])
+    if len(found) > limit:
+        return Feed(items, items[-1].position, has_more=True)
+    seen = min(after + FEED_SCAN, head)
+    last = items[-1].position if items else after
+    return Feed(items, max(seen, last, after), has_more=after + FEED_SCAN < head)
+
+
+class Events(Protocol):
+    def after(self, position: int | None, *, names: Collection[str], limit: int) -> Read[Feed]:
+        """Events after a position (None: from the first that is kept), those of ``names``.
+
+        At most `FEED_SCAN` positions are looked at. Raises `Refused` (events_gone) when events after the
+        position are not kept any more. A contact finds nothing.
+        """
         ...
 
 
@@ -427,6 +481,8 @@ class Finders(Protocol):
     def api_keys(self) -> ApiKeys: ...
     @property
     def webhooks(self) -> Webhooks: ...
+    @property
+    def events(self) -> Events: ...
     @property
     def records(self) -> Records: ...
     @property

@@ -122,6 +122,7 @@ class Reads:
         self.orders = tx.orders
         self.api_keys = tx.api_keys
         self.webhooks = tx.webhooks
+        self.events = tx.events
         self.records = tx.records
         self.seals = tx.seals
         self.logins = tx.logins
@@ -155,7 +156,7 @@ class Work(Reads):
         self._tx = tx
         self._ports = ports
         self._saved: dict[tuple[type[Entity], str], Change] = {}
-        self._entries: list[Entry] = []
+        self._entries: list[tuple[Entry, tuple[Message, ...]]] = []
         self._mails: list[NewMail] = []
         if actor.company_id is None:
             raise Bug("work is always done for a company")
@@ -201,7 +202,17 @@ class Work(Reads):
 
     def record(self, entry: Entry) -> None:
         """Put something into the audit log that changed no entity."""
-        self._entries.append(entry)
+        self._entries.append((entry, ()))
+
+    def ask(self, entry: Entry, name: str, payload: msgspec.Struct) -> str:
+        """Record something, and leave it to the machine in the outbox. Returns the id it has there."""
+        message = Message(self.new_id(), name, views.encode(payload).decode())
+        self._entries.append((entry, (message,)))
+        return message.id
+
+    def anew(self, sealed: str) -> str | None:
+        """The same secret sealed under the newest key; None when it is already."""
+        return self._ports.vault.anew(sealed)
 
     def mail(self, to: str, letter: Letter, *, token: Secret | None = None) -> None:
         """Have a letter sent when this is committed; ``token`` completes its link and waits sealed."""
@@ -220,8 +231,8 @@ class Work(Reads):
         return list(self._saved.values())
 
     @property
-    def entries(self) -> list[Entry]:
-        """What is to be recorded beside the changes."""
+    def entries(self) -> list[tuple[Entry, tuple[Message, ...]]]:
+        """What is to be recorded beside the changes, with what is left to the machine."""
         return self._entries
 
 
@@ -240,6 +251,7 @@ class Outside:
         self.hooks = ports.hooks
         self.seals = ports.seals
         self.notary = ports.notary
+        self.queue = ports.queue
         self.home = home_of(actor)
         self._distribu = distribu
         self._key = ports.fingerprint_key
@@ -501,10 +513,10 @@ class Distribu:
                 details["number"] = msgspec.Raw(NUMBER_TO_COME.encode())
             what = (event.name, type(entity).__name__, entity.id, details)
             records.append(_record(entropy.uuid(), work, person, digest, at, event, *what, messages))
-        for entry in work.entries:
+        for entry, asked in work.entries:
             action, metadata = entry.told()
             what = (action, entry.entity_type, entry.entity_id, metadata)
-            records.append(_record(entropy.uuid(), work, person, digest, at, entry, *what, ()))
+            records.append(_record(entropy.uuid(), work, person, digest, at, entry, *what, asked))
         return records
 
 

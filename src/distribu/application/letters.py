@@ -4,6 +4,7 @@ A letter waits in the outbox as JSON, in the transaction that caused it. What mu
 clear (the token of a link) is sealed beside it and never part of a letter.
 """
 
+from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import Any, ClassVar, Final
@@ -15,6 +16,7 @@ from distribu.domain.entity import Numbered
 from distribu.domain.inquiries import InquiryKind
 from distribu.domain.ordering import Order, OrderStatus
 from distribu.domain.team import Company
+from distribu.domain.webhooks import Webhook, WhyDisabled
 
 
 class OrderLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -161,6 +163,15 @@ class LogSealed(Letter, frozen=True, kw_only=True):
     head: str
 
 
+class WebhookDisabled(Letter, frozen=True, kw_only=True):
+    """To owner and admins: a webhook was switched off, because nothing arrives there."""
+
+    company: str
+    url: str
+    why: WhyDisabled
+    since: str
+
+
 LINES_SHOWN: Final = 50
 """Lines of an order in its mail; of more it says how many."""
 
@@ -193,6 +204,16 @@ def order_changed(order: Order, company: Company) -> OrderChanged:
         status=order.status,
         carrier=order.carrier,
         tracking_number=order.tracking_number,
+    )
+
+
+def webhook_disabled(
+    webhook: Webhook, company: Company, why: WhyDisabled, since: datetime | None
+) -> WebhookDisabled:
+    """Which webhook was switched off, and why. A secret in its address is none of the mail's."""
+    url = webhook.url.partition("?")[0]
+    return WebhookDisabled(
+        company=company.name, url=url, why=why, since="" if since is None else f"{since:%Y-%m-%d %H:%M} UTC"
     )
 
 

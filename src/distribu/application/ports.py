@@ -4,7 +4,7 @@ A method is here because a use case needs it. What its docstring promises is wha
 `tests/contracts` runs against every adapter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,6 +47,12 @@ T_co = TypeVar("T_co", covariant=True)
 
 MAILS_KEPT: Final = timedelta(days=30)
 """How long it is known that a mail was sent, or could not be."""
+
+DELIVERIES_KEPT: Final = timedelta(days=30)
+"""Unless it is set: how long events and their deliveries are known."""
+
+REPLAY_BATCH: Final = 500
+"""Deliveries that are made due in one transaction."""
 
 NUMBER_TO_COME: Final = "\x01"
 """Stands for an entity's number in texts written with it. No JSON text can hold it unescaped."""
@@ -212,7 +218,12 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A claimed delivery with what it takes to make the next attempt; the secrets are sealed."""
+    """A claimed delivery with what it takes to make the next attempt; the secrets are sealed.
+
+    ``previous`` is the position of the event before it that the webhook was subscribed to, None for the
+    first. ``attempts`` were made, ``attempts_before`` of them before it was sent again. It is not ``wanted``
+    when the webhook is not subscribed to such events any more.
+    """
 
     company_id: CompanyId
     delivery_id: DeliveryId
@@ -225,8 +236,21 @@ class Parcel:
     event: str
     occurred_at: datetime
     position: int
+    previous: int | None
     payload: str
     attempts: int
+    attempts_before: int
+    wanted: bool
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """The order to send deliveries of a webhook again: one, or those made in ``since <= time < until``."""
+
+    webhook_id: WebhookId
+    delivery_id: DeliveryId | None
+    since: datetime | None
+    until: datetime | None
+    statuses: tuple[DeliveryStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,24 +300,41 @@ class Queue(Protocol):
     async def relay(self, *, limit: int, now: datetime) -> int:
         """Give committed events their position and make a delivery for each active, subscribed webhook.
 
-        Returns how many events were moved. Positions of a company are gap-free and in an order that
-        is right for each entity; an event committed late gets a late position and is never skipped.
+        Positions of a company are gap-free and in an order that is right for each entity; an event
+        committed late gets a late position and is never skipped. A `TEST` goes to its webhook alone. A
+        `REPLAY` makes deliveries of before the order due now, `REPLAY_BATCH` at a time; those that are
+        being tried are left to that, and those with `ATTEMPTS_MAX` attempts alone.
+
+        Returns how many events were moved and deliveries were made due.
         """
         ...
 
     async def claim(
-        self, *, limit: int, per_webhook: int, busy: Mapping[WebhookId, int], now: datetime, claim_s: float
+        self,
+        *,
+        limit: int,
+        per_webhook: int,
+        per_company: int,
+        busy: Mapping[tuple[CompanyId, WebhookId], int],
+        now: datetime,
+        claim_s: float,
     ) -> Sequence[Parcel]:
         """Deliveries that are due, nobody else's for ``claim_s`` seconds.
 
-        At most ``per_webhook`` of one webhook, those counted in ``busy`` included.
+        At most ``per_webhook`` of one webhook and ``per_company`` of one company, those counted in ``busy``
+        included. Places go in turn to the companies that hold the fewest, and within one to the webhooks
+        that do, so that nobody waits for another's backlog. Of a webhook that is switched off only a `TEST`.
         """
         ...
 
     async def finish(
         self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
-    ) -> None:
-        """Store the attempt and what comes of it, and release the claim."""
+    ) -> datetime | None:
+        """Store the attempt and what comes of it, and release the claim.
+
+        Returns, for one that failed, since when the webhook has done nothing but fail: never before it was
+        last switched on or sent to another address.
+        """
         ...
 
     async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
@@ -304,6 +345,14 @@ class Queue(Protocol):
         self, parcel: MailParcel, *, status: MailStatus, next_attempt_at: datetime | None, error: str
     ) -> None:
         """Store what came of an attempt and release the claim. What is sent or dead keeps no content."""
+        ...
+
+    async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
+        """Have the tokens of waiting mails sealed anew: ``anew`` returns None for one to be left.
+
+        Looks at ``limit`` mails with ids beyond ``after`` ("": all). Returns how many were changed, and the
+        last id looked at: "" when there are no more.
+        """
         ...
 
     async def seen(self, company_id: CompanyId, session_id: str, *, at: datetime, ip: str | None) -> None:
@@ -318,9 +367,10 @@ class Queue(Protocol):
         ...
 
     async def purge(self, *, now: datetime) -> int:
-        """Forget idempotency keys older than a day, and that mails were sent after `MAILS_KEPT`.
+        """Forget idempotency keys older than a day, that mails were sent after `MAILS_KEPT`, and events with
+        their deliveries after the time that is set, but for those that are still being tried.
 
-        Returns how many of both.
+        Of everything a bounded part. Returns how many keys, mails and events: with none, nothing is left.
         """
         ...
 
@@ -405,6 +455,13 @@ class Vault(Protocol):
 
     def open(self, sealed: str) -> Secret:
         """The secret again. Raises `Bug` for what was not sealed under a key of ours, or was altered."""
+        ...
+
+    def anew(self, sealed: str) -> str | None:
+        """The same sealed under the newest key; None when it is already.
+
+        Raises `Bug` as `open` does.
+        """
         ...
 
 

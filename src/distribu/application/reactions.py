@@ -85,6 +85,7 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         factors.AppOffered,
         factors.FactorAdded,
         factors.FactorRemoved,
+        factors.FactorResealed,
         factors.FactorUsed,
         factors.FactorsCleared,
         factors.RecoveryCodesRenewed,
@@ -103,10 +104,14 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         team.MemberJoined,
         team.MemberRemoved,
         team.MemberRoleChanged,
+        webhooks.DeliveriesReplayed,
+        webhooks.WebhookDisabled,
         webhooks.WebhookRegistered,
         webhooks.WebhookEdited,
         webhooks.WebhookRemoved,
+        webhooks.WebhookResealed,
         webhooks.WebhookSecretRotated,
+        webhooks.WebhookTested,
     }
 )
 """Events that end in the audit log."""

@@ -1,12 +1,14 @@
 """What leaves Distribu, by API, webhook and ``--json`` alike: an allow-list of fields for each entity."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
-from distribu.application import profiles
+from distribu.application import profiles, subscriptions
+from distribu.application.finders import Feed
 from distribu.application.ports import NUMBER_TO_COME, Page
 from distribu.application.shapes import (
     Id as Id,
@@ -15,9 +17,19 @@ from distribu.application.shapes import (
     View as View,
     camel as camel,
     encode as encode,
-    maybe,
+    maybe as maybe,
     plain as plain,
     time as time,
+)
+from distribu.application.subscriptions import (
+    DeliveryDetailView as DeliveryDetailView,
+    DeliveryView as DeliveryView,
+    EventView as EventView,
+    ReplayView as ReplayView,
+    TestView as TestView,
+    WebhookIssuedView as WebhookIssuedView,
+    WebhookView as WebhookView,
+    webhook_issued as webhook_issued,
 )
 from distribu.domain.access import SCOPES, Actor, ActorKind, ApiKey
 from distribu.domain.audit import Record
@@ -36,7 +48,7 @@ from distribu.domain.ordering import (
 )
 from distribu.domain.team import Company, Registration
 from distribu.domain.values import Address, Secret
-from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
+from distribu.domain.webhooks import Delivery
 
 _SHOWN: Final = 200
 _NUMBER: Final = msgspec.Raw(NUMBER_TO_COME.encode())
@@ -52,7 +64,6 @@ _Stock = Annotated[int, Meta(examples=[120])]
 _Subtotal = Annotated[Price, Meta(examples=[36.8])]
 _Tax = Annotated[Price, Meta(examples=[7.36])]
 _Total = Annotated[Price, Meta(examples=[44.16])]
-_Event = Annotated[str, Meta(examples=["order.created"])]
 _None = Meta(examples=[None])
 
 
@@ -227,48 +238,6 @@ class ApiKeyIssuedView(ApiKeyView, frozen=True, kw_only=True):
     """A key with its secret, which is shown this once."""
 
     key: Annotated[str, Meta(examples=["dk_…"])]
-
-
-class WebhookView(View, frozen=True, kw_only=True):
-    id: Id
-    url: Annotated[str, Meta(examples=["https://erp.green-grocer.example/distribu"])]
-    events: list[_Event]
-    is_active: bool
-    secret_rotation_grace_expires_at: Annotated[Time | None, _None]
-    created_at: Time
-    updated_at: Time
-
-
-class WebhookIssuedView(WebhookView, frozen=True, kw_only=True):
-    """A webhook with its new secret, which is shown this once."""
-
-    secret: Annotated[str, Meta(examples=["whsec_…"])]
-
-
-class AttemptView(View, frozen=True, kw_only=True):
-    number: Annotated[int, Meta(examples=[1])]
-    at: Time
-    duration_ms: Annotated[int, Meta(examples=[84])]
-    status: Annotated[int | None, Meta(examples=[200])]
-    headers: Annotated[dict[str, str], Meta(examples=[{"content-type": "text/plain"}])]
-    body: Annotated[str, Meta(examples=["OK"])]
-    error: str
-
-
-class DeliveryView(View, frozen=True, kw_only=True):
-    id: Id
-    webhook_id: Id
-    event_id: Id
-    event: _Event
-    status: Annotated[DeliveryStatus, Meta(examples=["DELIVERED"])]
-    next_attempt_at: Annotated[Time | None, _None]
-    created_at: Time
-
-
-class DeliveryDetailView(DeliveryView, frozen=True, kw_only=True):
-    """A delivery with every attempt made, oldest first."""
-
-    attempts: list[AttemptView]
 
 
 class RecordView(View, frozen=True, kw_only=True):
@@ -507,58 +476,17 @@ def api_key_issued(it: ApiKey, key: Secret) -> ApiKeyIssuedView:
     return ApiKeyIssuedView(**_api_key_fields(it), key=key.reveal())
 
 
-def _webhook_fields(it: Webhook) -> dict[str, Any]:
-    return {
-        "id": it.id,
-        "url": it.url,
-        "events": list(it.subscribed),
-        "is_active": it.is_active,
-        "secret_rotation_grace_expires_at": maybe(it.grace_expires_at),
-        "created_at": time(it.created_at),
-        "updated_at": time(it.updated_at),
-    }
-
-
-def _webhook(it: Webhook) -> WebhookView:
-    return WebhookView(**_webhook_fields(it))
-
-
-def webhook_issued(it: Webhook, secret: Secret) -> WebhookIssuedView:
-    """A webhook with its new secret."""
-    return WebhookIssuedView(**_webhook_fields(it), secret=secret.reveal())
-
-
-def _attempt(it: Attempt) -> AttemptView:
-    return AttemptView(
-        number=it.number,
-        at=time(it.at),
-        duration_ms=it.duration_ms,
-        status=it.status,
-        headers=it.headers,
-        body=it.body,
-        error=it.error,
-    )
-
-
-def _delivery_fields(it: Delivery) -> dict[str, Any]:
-    return {
-        "id": it.id,
-        "webhook_id": it.webhook_id,
-        "event_id": it.event_id,
-        "event": it.event,
-        "status": it.status,
-        "next_attempt_at": maybe(it.next_attempt_at),
-        "created_at": time(it.created_at),
-    }
-
-
-def _delivery(it: Delivery) -> DeliveryDetailView:
-    return DeliveryDetailView(**_delivery_fields(it), attempts=[_attempt(one) for one in it.attempts])
+def listed(it: Page[Any] | Feed) -> dict[str, Any]:
+    """A page or a part of the feed, as the documented envelope; ``it`` holds what may be seen."""
+    if isinstance(it, Feed):
+        return {"data": it.items, "pagination": {"hasMore": it.has_more, "nextAfter": it.next_after}}
+    pagination = {"hasMore": it.next_cursor is not None, "nextCursor": it.next_cursor}
+    return {"data": it.items, "pagination": pagination}
 
 
 def _listed(it: Any) -> Any:
     """An element of a page: deliveries are listed without their attempts."""
-    return DeliveryView(**_delivery_fields(it)) if isinstance(it, Delivery) else of(it)
+    return subscriptions.listed(it) if isinstance(it, Delivery) else of(it)
 
 
 def _record(it: Record) -> RecordView:
@@ -597,10 +525,9 @@ _VIEWS: Final[dict[type, Callable[[Any], View]]] = {
     Order: _order,
     Payment: _payment,
     ApiKey: _api_key,
-    Webhook: _webhook,
-    Delivery: _delivery,
     Record: _record,
     **profiles.VIEWS,
+    **subscriptions.VIEWS,
 }
 
 
@@ -615,4 +542,6 @@ def of(it: Any) -> Any:
         return [of(item) for item in it]
     if isinstance(it, Page):
         return Page(tuple([_listed(item) for item in it.items]), it.next_cursor)
+    if isinstance(it, Feed):
+        return replace(it, items=tuple([of(item) for item in it.items]))
     raise Bug(f"there is no view of {type(it).__name__}")

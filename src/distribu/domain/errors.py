@@ -74,6 +74,7 @@ CODES: Final[Mapping[str, str]] = {
     "no_second_factor": "There is no second factor to have recovery codes for.",
     "too_many": "A limit on the number of these is reached.",
     "already_revoked": "The API key is already revoked.",
+    "events_gone": "Events after this position are not kept any more.",
     "webhook_url_refused": "Webhooks may not be sent to this address.",
     "owner_stays": "A company has exactly one owner: ownership is transferred, not given or taken.",
     "not_oneself": "Nobody removes themselves; leave the company instead.",

@@ -97,6 +97,13 @@ class AppOffered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FactorResealed(Event):
+    """The secret of an app is the same, under another key of the vault."""
+
+    name: ClassVar[str] = "auth.factor_resealed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryCodesRenewed(Event):
     name: ClassVar[str] = "auth.recovery_codes_renewed"
 
@@ -230,6 +237,10 @@ class SecondFactor(Entity):
         )
         changed = tuple(after if one is before else one for one in self.passkeys)
         return self._after(FactorUsed(kind=FactorKind.PASSKEY), at=at, passkeys=changed)
+
+    def reseal(self, app: str | None, offered: str | None) -> Self:
+        """Keep the same secrets under another key."""
+        return self._after(FactorResealed(), at=self.updated_at, app=app, offered=offered)
 
     def clear(self, *, at: datetime) -> Self:
         """Forget all of it."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import ClassVar, Final, Self
 
 from distribu.domain.access import Permission
+from distribu.domain.audit import Entry
 from distribu.domain.entity import Entity, Event
 from distribu.domain.values import CompanyId, DeliveryId, Secret, WebhookId
 
@@ -24,6 +25,18 @@ RETRY_WAITS_S: Final = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86
 
 RETRY_JITTER: Final = 0.2
 RETRY_AFTER_MAX_S: Final = 86_400
+
+ATTEMPTS_MAX: Final = 100
+"""Attempts of one delivery, however often it is sent again: what has as many is not sent again."""
+
+FAILING_MAX: Final = timedelta(days=4)
+"""A webhook that has done nothing but fail for so long is switched off."""
+
+TEST: Final = "webhook.test"
+"""An event of the feed that goes to one webhook, because somebody wants to see it arrive."""
+
+REPLAY: Final = "webhook.replay"
+"""Not an event: what the outbox calls the order to send deliveries again."""
 
 
 class WireEvent(StrEnum):
@@ -73,17 +86,61 @@ class WebhookRemoved(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookSecretRotated(Event):
     name: ClassVar[str] = "webhook.secret_rotated"
-    grace_expires_at: datetime
+    grace_expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookResealed(Event):
+    """Its secrets are the same, under another key of the vault."""
+
+    name: ClassVar[str] = "webhook.resealed"
+
+
+class WhyDisabled(StrEnum):
+    """GONE: the receiver answered 410. FAILING: for `FAILING_MAX` nothing has arrived."""
+
+    GONE = "GONE"
+    FAILING = "FAILING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookDisabled(Event):
+    name: ClassVar[str] = "webhook.disabled"
+    why: WhyDisabled
+    failing_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookTested(Entry):
+    """Somebody had a test event sent to a webhook."""
+
+    name: ClassVar[str] = "webhook.tested"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveriesReplayed(Entry):
+    """Somebody had deliveries of a webhook sent again: one of them, or those of a time."""
+
+    name: ClassVar[str] = "webhook.replayed"
+    delivery_id: str | None
+    since: datetime | None
+    until: datetime | None
+    statuses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook(Entity):
-    """A company's subscription. ``secret`` and ``old_secret`` are sealed: ciphertext, never the secret."""
+    """A company's subscription. ``secret`` and ``old_secret`` are sealed: ciphertext, never the secret.
+
+    ``on_since`` is when it was last switched on or sent to another address: failures before that do not
+    count against it.
+    """
 
     id: WebhookId
     url: str
     subscribed: tuple[WireEvent, ...]
     is_active: bool = True
+    on_since: datetime
     secret: str = field(repr=False)
     old_secret: str | None = field(default=None, repr=False)
     grace_expires_at: datetime | None = None
@@ -117,6 +174,7 @@ class Webhook(Entity):
             url=url,
             subscribed=subscribed,
             is_active=is_active,
+            on_since=at,
             secret=secret,
             created_at=at,
             updated_at=at,
@@ -129,28 +187,47 @@ class Webhook(Entity):
         if not after:
             return self
         before = {name: getattr(self, name) for name in after}
-        return self._after(WebhookEdited(before=before, after=after), at=at, **after)
+        anew = after.get("is_active") is True or "url" in after
+        since = at if anew else self.on_since
+        return self._after(WebhookEdited(before=before, after=after), at=at, **after, on_since=since)
 
-    def rotate(self, secret: str, *, at: datetime) -> Self:
-        """Take a new secret; the one before stays valid for `ROTATION_GRACE`, any older one ends now."""
-        until = at + ROTATION_GRACE
+    def disable(self, why: WhyDisabled, *, failing_since: datetime | None, at: datetime) -> Self:
+        """Switch it off because nothing arrives there; what is pending waits until it is switched on."""
+        return self._after(WebhookDisabled(why=why, failing_since=failing_since), at=at, is_active=False)
+
+    def rotate(self, secret: str, *, grace: bool = True, at: datetime) -> Self:
+        """Take a new secret; any older one than the present ends now.
+
+        The present one signs too until `ROTATION_GRACE` has passed, that moment not included. Without
+        ``grace`` it ends now: somebody else knows it.
+        """
+        until = at + ROTATION_GRACE if grace else None
         return self._after(
             WebhookSecretRotated(grace_expires_at=until),
             at=at,
             secret=secret,
-            old_secret=self.secret,
+            old_secret=self.secret if grace else None,
             grace_expires_at=until,
         )
 
+    def reseal(self, secret: str, old_secret: str | None) -> Self:
+        """Keep the same secrets under another key: nothing that anybody sees of it has changed."""
+        return self._after(WebhookResealed(), at=self.updated_at, secret=secret, old_secret=old_secret)
+
     def remove(self, *, at: datetime) -> Self:
-        """Stop, for good; attempts made so far stay readable until they are purged."""
-        return self._after(WebhookRemoved(url=self.url), at=at, removed_at=at, is_active=False)
+        """Stop, for good; attempts made so far stay readable until they are purged, its secrets do not."""
+        gone = WebhookRemoved(url=self.url)
+        return self._after(gone, at=at, removed_at=at, is_active=False, secret="", old_secret=None)
 
 
 class DeliveryStatus(StrEnum):
-    """PENDING will be tried (again); the others are final until somebody replays."""
+    """PENDING will be tried (again), PARKED too, once its webhook is switched on.
+
+    The others are final until somebody has it sent again.
+    """
 
     PENDING = "PENDING"
+    PARKED = "PARKED"
     DELIVERED = "DELIVERED"
     DEAD = "DEAD"
 
@@ -181,6 +258,7 @@ class Delivery:
     webhook_id: WebhookId
     event_id: str
     event: str
+    position: int
     status: DeliveryStatus
     next_attempt_at: datetime | None
     created_at: datetime
@@ -188,7 +266,7 @@ class Delivery:
 
 
 def wait_after(attempts: int, *, jitter: float, retry_after_s: int | None = None) -> float | None:
-    """Seconds to wait after so many attempts; None when there is to be no other.
+    """Seconds to wait after so many attempts in a row; None when there is to be no other.
 
     ``jitter`` is a random number in [0, 1). A receiver's Retry-After is honoured up to a day.
     """

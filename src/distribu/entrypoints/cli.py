@@ -42,12 +42,10 @@ from distribu.application.access import CreateApiKey, ListApiKeys, RevokeApiKey
 from distribu.application.kernel import Distribu
 from distribu.application.platform import ListCompanies, ResumeCompany, SuspendCompany
 from distribu.application.team import CreateCompany
-from distribu.application.webhooks import RegisterWebhook, RotateWebhookSecret
 from distribu.container import migrated, purging, running
 from distribu.domain.access import SCOPES, Permission
-from distribu.domain.values import ApiKeyId, WebhookId
-from distribu.domain.webhooks import WireEvent
-from distribu.entrypoints import asking, cli_audit, cli_people, operating, showing
+from distribu.domain.values import ApiKeyId
+from distribu.entrypoints import asking, cli_audit, cli_people, cli_webhooks, operating, showing
 from distribu.entrypoints.demo import company as demo_company
 from distribu.entrypoints.http import serve as serving
 from distribu.settings import Settings
@@ -346,7 +344,10 @@ def _progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
         progress.stop()
 
 
-for _group in (cli_people.user, cli_people.member, cli_people.session, cli_audit.audit):
+for _group in (
+    *(cli_people.user, cli_people.member, cli_people.session),
+    *(cli_webhooks.webhook, cli_webhooks.vault, cli_audit.audit),
+):
     main.add_command(_group)
 
 
@@ -405,43 +406,6 @@ def api_key_list(company: str, limit: int, cursor: str | None, data_dir: str | N
     """
     page = operating.execute(data_dir, company, ListApiKeys(limit=limit, cursor=cursor))
     showing.result(page, "id", "name", "prefix", "scopes", "expiresAt", "revokedAt")
-
-
-@main.group()
-def webhook() -> None:
-    """Webhooks: telling other systems what happened."""
-
-
-@webhook.command("add")
-@click.argument("url")
-@operating.company_option
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    type=click.Choice([str(one) for one in WireEvent]),
-    help="What to tell of; give it as often as needed. By default everything.",
-)
-@operating.command
-def webhook_add(url: str, company: str, events: tuple[str, ...], data_dir: str | None) -> None:
-    """Subscribe a URL to events. The signing secret is printed this once.
-
-    Example: distribu webhook add https://erp.example/hook --company acme --event order.created
-    """
-    wanted = tuple(WireEvent(one) for one in events) or tuple(WireEvent)
-    showing.result(operating.execute(data_dir, company, RegisterWebhook(url=url, events=wanted)))
-
-
-@webhook.command("rotate")
-@click.argument("id")
-@operating.company_option
-@operating.command
-def webhook_rotate(id: str, company: str, data_dir: str | None) -> None:
-    """Give a webhook a new secret, printed this once. The old one stays valid for seven days.
-
-    Example: distribu webhook rotate 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
-    """
-    showing.result(operating.execute(data_dir, company, RotateWebhookSecret(webhook_id=WebhookId(id))))
 
 
 @main.command("do", add_help_option=False)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from distribu.application import views
 from distribu.application.fields import decimal_of
+from distribu.application.finders import Feed
 from distribu.application.kernel import Issued
 from distribu.application.ports import Page
 from distribu.domain.errors import Refused
@@ -56,6 +57,12 @@ def hint(said: str) -> None:
         click.echo(said)
 
 
+def progress(said: str) -> None:
+    """Tell how far it has come, on stderr and to a person who is looking."""
+    if sys.stderr.isatty() and not in_json():
+        click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+
+
 def result(it: Any, *columns: str, none: str = _NONE) -> None:
     """Show a result: as JSON, as a table of these columns (or of all that fit one), or line by line.
 
@@ -65,10 +72,8 @@ def result(it: Any, *columns: str, none: str = _NONE) -> None:
         view({})
     elif isinstance(it, Issued):
         view(wire.issued(it))
-    elif isinstance(it, Page):
-        page = views.of(it)
-        pagination = {"hasMore": page.next_cursor is not None, "nextCursor": page.next_cursor}
-        view({"data": page.items, "pagination": pagination}, *columns, none=none)
+    elif isinstance(it, Page | Feed):
+        view(views.listed(views.of(it)), *columns, none=none)
     elif isinstance(it, list):
         view({"data": views.of(it)}, *columns, none=none)
     else:
@@ -87,9 +92,11 @@ def view(shown: Any, *columns: str, none: str = _NONE) -> None:
             click.echo(none)
             return
         _table(plain["data"], columns)
-        if plain.get("pagination", {}).get("hasMore"):
-            option = "cursor=" if click.get_current_context().info_name == "do" else "--cursor "
-            click.echo(f"There is more: {option}{plain['pagination']['nextCursor']}")
+        pagination = plain.get("pagination", {})
+        if pagination.get("hasMore"):
+            name = "after" if "nextAfter" in pagination else "cursor"
+            option = f"{name}=" if click.get_current_context().info_name == "do" else f"--{name} "
+            click.echo(f"There is more: {option}{pagination.get('nextAfter') or pagination['nextCursor']}")
     elif plain:
         width = max(len(name) for name in plain)
         for name, value in plain.items():

@@ -11,7 +11,7 @@ from distribu.application.delivering import deliver, post
 from distribu.application.kernel import Distribu
 from distribu.application.ports import MailParcel, Parcel
 from distribu.application.sealing import SEAL_BATCH, seal
-from distribu.domain.values import WebhookId
+from distribu.domain.values import CompanyId, WebhookId
 
 log: Final = logging.getLogger("distribu.worker")
 
@@ -21,8 +21,15 @@ POLL_S: Final = 0.5
 PER_WEBHOOK: Final = 8
 """Deliveries to one webhook at once: what a slow receiver can hold up is its own queue."""
 
+COMPANIES: Final = 4
+"""Of the places of a worker one company takes at most the part of so many companies."""
+
 MAILS: Final = 8
 """Mails on their way at once."""
+
+GATHER_S: Final = 0.02
+"""How long a worker with deliveries on their way lets others land before it asks for more: one question for
+many places and not for each."""
 
 CLAIM_S: Final = 60.0
 PURGE_S: Final = 600.0
@@ -34,13 +41,13 @@ SEAL_EVERY_S: Final = 1.0
 class Worker:
     """Relays and delivers until it is told to stop; any number of them share the work."""
 
-    def __init__(self, distribu: Distribu, *, concurrency: int = 64) -> None:
+    def __init__(self, distribu: Distribu, *, concurrency: int = 256) -> None:
         self.distribu = distribu
         self.concurrency = concurrency
         self._woken = asyncio.Event()
         self._stopping = False
         self._stopped = asyncio.Event()
-        self._flying: dict[asyncio.Task[None], WebhookId] = {}
+        self._flying: dict[asyncio.Task[None], tuple[CompanyId, WebhookId]] = {}
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -62,14 +69,17 @@ class Worker:
             try:
                 done = await self._turn()
                 if self.distribu.ports.clock.now() - purged > timedelta(seconds=PURGE_S):
-                    purged = self.distribu.ports.clock.now()
-                    await self.distribu.ports.queue.purge(now=purged)
+                    now = self.distribu.ports.clock.now()
+                    if not await self.distribu.ports.queue.purge(now=now):
+                        purged = now
             except Exception:
                 log.exception("the worker stumbled and goes on")
                 done = 0
             if not done:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), POLL_S)
+            if self._flying:
+                await asyncio.sleep(GATHER_S)
         await asyncio.wait([sealing, *self._flying, *self._posting])
 
     async def _seal(self) -> None:
@@ -106,13 +116,14 @@ class Worker:
         parcels = await ports.queue.claim(
             limit=free,
             per_webhook=PER_WEBHOOK,
+            per_company=max(PER_WEBHOOK, self.concurrency // COMPANIES),
             busy=Counter(self._flying.values()),
             now=ports.clock.now(),
             claim_s=CLAIM_S,
         )
         for parcel in parcels:
             task = asyncio.create_task(self._deliver(parcel))
-            self._flying[task] = parcel.webhook_id
+            self._flying[task] = (parcel.company_id, parcel.webhook_id)
             task.add_done_callback(self._landed)
         return moved + len(parcels)
 
@@ -146,7 +157,7 @@ class Worker:
 
     async def _deliver(self, parcel: Parcel) -> None:
         try:
-            status = await deliver(self.distribu.ports, parcel)
+            status = await deliver(self.distribu, parcel)
             self.distribu.counts.deliveries[status.lower()] += 1
         except Exception:
             self.distribu.counts.deliveries["stumbled"] += 1

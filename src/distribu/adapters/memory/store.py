@@ -33,10 +33,13 @@ from distribu.adapters.memory.people import (
 from distribu.adapters.memory.platform import Platform
 from distribu.adapters.memory.reading import Finder, MemoryRead, page
 from distribu.adapters.memory.seals import Seals, Text, sealed_of
+from distribu.application.finders import FEED_SCAN, Feed, Happened, feed_after
 from distribu.application.ports import (
     BACKLOG_MAX,
+    DELIVERIES_KEPT,
     MAILS_KEPT,
     NUMBER_TO_COME,
+    REPLAY_BATCH,
     AlreadyAnswered,
     Backlog,
     Change,
@@ -49,6 +52,7 @@ from distribu.application.ports import (
     OnceKey,
     Page,
     Parcel,
+    Replay,
     Scope,
     StoredAnswer,
     Waiting,
@@ -76,7 +80,7 @@ from distribu.domain.values import (
     folded,
     sku_key,
 )
-from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
+from distribu.domain.webhooks import ATTEMPTS_MAX, REPLAY, TEST, Attempt, Delivery, DeliveryStatus, Webhook
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
@@ -92,6 +96,27 @@ class _Sent:
     delivery: Delivery
     parcel: Parcel
     claimed_until: datetime | None = None
+    replayed_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Feed:
+    """The events of a company by position, with when they were placed; ``purged`` of them are gone."""
+
+    events: list[tuple[Happened, datetime]] = field(default_factory=list)
+    purged: int = 0
+
+    @property
+    def head(self) -> int:
+        return self.purged + len(self.events)
+
+
+@dataclass(slots=True)
+class _Mark:
+    """What the machine knows of a webhook."""
+
+    position: int | None = None
+    failing_since: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -143,12 +168,14 @@ class _Shelf:
 class MemoryStore:
     """Implements the ports Store, Directory and Queue."""
 
-    def __init__(self, clock: Clock, *, wait_s: float = WAIT_S) -> None:
+    def __init__(self, clock: Clock, *, wait_s: float = WAIT_S, kept: timedelta = DELIVERIES_KEPT) -> None:
         self.clock = clock
         self.wait_s = wait_s
+        self.kept = kept
         self.shelves: dict[CompanyId, _Shelf] = defaultdict(_Shelf)
         self.sent: dict[CompanyId, dict[DeliveryId, _Sent]] = defaultdict(dict)
-        self.positions: dict[CompanyId, int] = defaultdict(int)
+        self.feeds: dict[CompanyId, _Feed] = defaultdict(_Feed)
+        self.marks: dict[WebhookId, _Mark] = defaultdict(_Mark)
         self.seals = sealed_of()
         self.slugs: dict[str, CompanyId] = {}
         self.locks: dict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -240,60 +267,114 @@ class MemoryStore:
     async def relay(self, *, limit: int, now: datetime) -> int:
         moved = 0
         for company_id, shelf in self.shelves.items():
-            while shelf.outbox and moved < limit:
-                message, at = shelf.outbox.pop(0)
+            orders = [one for one in shelf.outbox if one[0].name == REPLAY]
+            waiting = [one for one in shelf.outbox if one[0].name != REPLAY]
+            while waiting and moved < limit:
+                self._place(company_id, *waiting.pop(0), now)
                 moved += 1
-                self.positions[company_id] += 1
-                for webhook in shelf.entities[Webhook].values():
-                    if webhook.is_active and message.name in webhook.subscribed:
-                        self._post(company_id, webhook, message, at, now)
+            if orders:
+                due = self._replay(company_id, *orders[0], now)
+                moved += due
+                if due < REPLAY_BATCH:
+                    del orders[0]
+            shelf.outbox = [*orders, *waiting]
         return moved
 
-    def _post(
-        self, company_id: CompanyId, webhook: Webhook, message: Message, at: datetime, now: datetime
-    ) -> None:
+    def _place(self, company_id: CompanyId, message: Message, at: datetime, now: datetime) -> None:
+        feed = self.feeds[company_id]
+        happened = Happened(message.id, message.name, at, feed.head + 1, message.payload)
+        feed.events.append((happened, now))
+        of = msgspec.json.decode(message.payload).get("id") if message.name == TEST else None
+        for webhook in self.shelves[company_id].entities[Webhook].values():
+            wanted = webhook.id == of if of else message.name in webhook.subscribed
+            if wanted and webhook.removed_at is None:
+                mark = self.marks[webhook.id]
+                if webhook.is_active or of:
+                    self._post(webhook, happened, mark.position, now)
+                mark.position = happened.position
+
+    def _post(self, webhook: Webhook, event: Happened, previous: int | None, now: datetime) -> None:
         # Only an id that sorts and is unique is needed; the real store's is a UUID as well.
-        id = DeliveryId(f"{message.id[:-12]}{len(self.sent[company_id]):012x}")
+        id = DeliveryId(f"{event.id[:-12]}{len(self.sent[webhook.company_id]):012x}")
         delivery = Delivery(
             id=id,
             webhook_id=webhook.id,
-            event_id=message.id,
-            event=message.name,
+            event_id=event.id,
+            event=event.name,
+            position=event.position,
             status=DeliveryStatus.PENDING,
             next_attempt_at=now,
             created_at=now,
         )
         parcel = Parcel(
-            company_id=company_id,
+            company_id=webhook.company_id,
             delivery_id=id,
             webhook_id=webhook.id,
             url=webhook.url,
             secret=webhook.secret,
             old_secret=webhook.old_secret,
             grace_expires_at=webhook.grace_expires_at,
-            event_id=message.id,
-            event=message.name,
-            occurred_at=at,
-            position=self.positions[company_id],
-            payload=message.payload,
+            event_id=event.id,
+            event=event.name,
+            occurred_at=event.occurred_at,
+            position=event.position,
+            previous=previous,
+            payload=event.payload,
             attempts=0,
+            attempts_before=0,
+            wanted=True,
         )
-        self.sent[company_id][id] = _Sent(delivery, parcel)
+        self.sent[webhook.company_id][id] = _Sent(delivery, parcel)
+
+    def _replay(self, company_id: CompanyId, message: Message, ordered: datetime, now: datetime) -> int:
+        order = msgspec.json.decode(message.payload, type=Replay)
+        due = 0
+        for sent in self.sent[company_id].values():
+            it = sent.delivery
+            if (
+                it.webhook_id == order.webhook_id
+                and order.delivery_id in (None, it.id)
+                and it.status in order.statuses
+                and it.created_at < ordered
+                and (order.since is None or it.created_at >= order.since)
+                and (order.until is None or it.created_at < order.until)
+                and (sent.replayed_at is None or sent.replayed_at < ordered)
+                and (sent.claimed_until is None or sent.claimed_until <= now)
+                and len(it.attempts) < ATTEMPTS_MAX
+                and due < REPLAY_BATCH
+            ):
+                due += 1
+                sent.replayed_at, sent.claimed_until = ordered, None
+                sent.delivery = replace(it, status=DeliveryStatus.PENDING, next_attempt_at=now)
+                sent.parcel = replace(sent.parcel, attempts_before=len(it.attempts))
+        return due
 
     async def claim(
-        self, *, limit: int, per_webhook: int, busy: Mapping[WebhookId, int], now: datetime, claim_s: float
+        self,
+        *,
+        limit: int,
+        per_webhook: int,
+        per_company: int,
+        busy: Mapping[tuple[CompanyId, WebhookId], int],
+        now: datetime,
+        claim_s: float,
     ) -> Sequence[Parcel]:
-        taken = defaultdict(int, busy)
+        held = defaultdict(int, busy)
+        turns: list[tuple[int, _Sent]] = []
+        for company_id in self.sent:
+            places: list[tuple[int, _Sent]] = []
+            for sent in self._due(company_id, now):
+                key = (company_id, sent.parcel.webhook_id)
+                held[key] += 1
+                if held[key] <= per_webhook:
+                    places.append((held[key], sent))
+            places.sort(key=lambda one: (one[0], *_age(one[1])))
+            first = sum(count for (company, _), count in busy.items() if company == company_id) + 1
+            turns += enumerate((sent for _, sent in places[: max(0, per_company - first + 1)]), first)
+        turns.sort(key=lambda one: (one[0], *_age(one[1])))
         parcels: list[Parcel] = []
-        for sent in sorted(self._pending(), key=lambda one: (one.delivery.next_attempt_at, one.delivery.id)):
-            due = sent.delivery.next_attempt_at
-            claimed = sent.claimed_until is not None and sent.claimed_until > now
-            if due is None or due > now or claimed or len(parcels) >= limit:
-                continue
+        for _, sent in turns[:limit]:
             webhook = self.shelves[sent.parcel.company_id].entities[Webhook][sent.parcel.webhook_id]
-            if taken[webhook.id] >= per_webhook or not webhook.is_active:
-                continue
-            taken[webhook.id] += 1
             sent.claimed_until = now + timedelta(seconds=claim_s)
             sent.parcel = replace(
                 sent.parcel,
@@ -302,24 +383,32 @@ class MemoryStore:
                 old_secret=webhook.old_secret,
                 grace_expires_at=webhook.grace_expires_at,
                 attempts=len(sent.delivery.attempts),
+                wanted=sent.parcel.event in (*webhook.subscribed, TEST),
             )
             parcels.append(sent.parcel)
-        return parcels
+        return sorted(parcels, key=lambda parcel: parcel.position)
 
-    def _pending(self) -> Iterable[_Sent]:
-        return (
-            one
-            for sent in self.sent.values()
-            for one in sent.values()
-            if one.delivery.status is DeliveryStatus.PENDING
+    def _due(self, company_id: CompanyId, now: datetime) -> list[_Sent]:
+        webhooks = self.shelves[company_id].entities[Webhook]
+        return sorted(
+            (
+                sent
+                for sent in self.sent[company_id].values()
+                if sent.delivery.status is DeliveryStatus.PENDING
+                and _age(sent)[0] <= now
+                and (sent.claimed_until is None or sent.claimed_until <= now)
+                and webhooks[sent.parcel.webhook_id].removed_at is None
+                and (webhooks[sent.parcel.webhook_id].is_active or sent.parcel.event == TEST)
+            ),
+            key=_age,
         )
 
     async def finish(
         self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
-    ) -> None:
-        sent = self.sent[parcel.company_id][parcel.delivery_id]
-        if any(made.number == attempt.number for made in sent.delivery.attempts):
-            return
+    ) -> datetime | None:
+        sent = self.sent[parcel.company_id].get(parcel.delivery_id)
+        if sent is None or any(made.number == attempt.number for made in sent.delivery.attempts):
+            return None
         sent.claimed_until = None
         sent.delivery = replace(
             sent.delivery,
@@ -327,6 +416,13 @@ class MemoryStore:
             next_attempt_at=next_attempt_at,
             attempts=(*sent.delivery.attempts, attempt),
         )
+        mark = self.marks[parcel.webhook_id]
+        if attempt.succeeded:
+            mark.failing_since = None
+            return None
+        mark.failing_since = mark.failing_since or attempt.at
+        webhook: Webhook = self.shelves[parcel.company_id].entities[Webhook][parcel.webhook_id]
+        return max(mark.failing_since, webhook.on_since)
 
     async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
         due = [
@@ -354,9 +450,11 @@ class MemoryStore:
     async def backlog(self, *, now: datetime) -> Backlog:
         events = [at for shelf in self.shelves.values() for _, at in shelf.outbox]
         deliveries = [
-            sent.delivery.next_attempt_at
-            for sent in self._pending()
-            if self.shelves[sent.parcel.company_id].entities[Webhook][sent.parcel.webhook_id].is_active
+            one.delivery.next_attempt_at
+            for company_id, sent in self.sent.items()
+            for one in sent.values()
+            if one.delivery.status is DeliveryStatus.PENDING
+            if self.shelves[company_id].entities[Webhook][one.parcel.webhook_id].is_active
         ]
         mails = [mail.due for shelf in self.shelves.values() for mail in shelf.mails if mail.due is not None]
         return Backlog(_waiting(events, now), _waiting(deliveries, now), _waiting(mails, now))
@@ -375,7 +473,44 @@ class MemoryStore:
             ]
             gone += len(shelf.mails) - len(kept)
             shelf.mails = kept
+        return gone + sum(self._purge(company_id, now - self.kept) for company_id in [*self.feeds])
+
+    def _purge(self, company_id: CompanyId, before: datetime) -> int:
+        feed, sent = self.feeds[company_id], self.sent[company_id]
+        webhooks = self.shelves[company_id].entities[Webhook]
+        tried = {
+            one.delivery.position
+            for one in sent.values()
+            if one.delivery.status is DeliveryStatus.PENDING and webhooks[one.delivery.webhook_id].is_active
+        }
+        gone = 0
+        while feed.events and feed.events[0][1] <= before and feed.purged + 1 not in tried:
+            del feed.events[0]
+            feed.purged += 1
+            gone += 1
+        for id in [id for id, one in sent.items() if one.delivery.position <= feed.purged]:
+            del sent[id]
         return gone
+
+    async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
+        waiting = [
+            mail
+            for shelf in self.shelves.values()
+            for mail in shelf.mails
+            if mail.status is MailStatus.PENDING and mail.parcel.sealed is not None and mail.parcel.id > after
+        ]
+        waiting.sort(key=lambda mail: mail.parcel.id)
+        changed = 0
+        for mail in waiting[:limit]:
+            if (again := anew(mail.parcel.sealed or "")) is not None:
+                mail.parcel = replace(mail.parcel, sealed=again)
+                changed += 1
+        return changed, waiting[limit - 1].parcel.id if len(waiting) >= limit else ""
+
+
+def _age(sent: _Sent) -> tuple[datetime, str]:
+    """By which those that are due are in line."""
+    return sent.delivery.next_attempt_at or sent.delivery.created_at, sent.delivery.id
 
 
 def _waiting(due: Sequence[datetime | None], now: datetime) -> Waiting:
@@ -401,6 +536,7 @@ class MemoryTx:
         self.orders = _Orders(self)
         self.api_keys = _ApiKeys(self)
         self.webhooks = _Webhooks(self)
+        self.events = _Events(self)
         self.records = _Records(self)
         self.seals = Seals(self)
         self.logins = Logins(self)
@@ -829,7 +965,7 @@ class _Webhooks(Finder):
             sent = self._sent().get(id)
             if sent is None:
                 raise NotFound("delivery_not_found")
-            return sent.delivery
+            return self._shown(sent.delivery)
 
         return MemoryRead(self.tx, answer)
 
@@ -838,7 +974,8 @@ class _Webhooks(Finder):
     ) -> MemoryRead[Page[Delivery]]:
         def answer() -> Page[Delivery]:
             sent = sorted(self._sent().values(), key=lambda one: one.delivery.id, reverse=True)
-            rows = (replace(one.delivery, attempts=()) for one in sent if one.delivery.webhook_id == id)
+            mine = (self._shown(one.delivery) for one in sent if one.delivery.webhook_id == id)
+            rows = (replace(one, attempts=()) for one in mine)
             return page(rows, limit, cursor, lambda it: it.id)
 
         return MemoryRead(self.tx, answer)
@@ -846,6 +983,23 @@ class _Webhooks(Finder):
     def _sent(self) -> dict[DeliveryId, _Sent]:
         scope = self.tx.scope
         return {} if scope.customer_id is not None else self.tx.store.sent[scope.company_id]
+
+    def _shown(self, it: Delivery) -> Delivery:
+        off = not self.tx.shelf.entities[Webhook][it.webhook_id].is_active
+        waits = off and it.status is DeliveryStatus.PENDING and it.event != TEST
+        return replace(it, status=DeliveryStatus.PARKED) if waits else it
+
+
+class _Events(Finder):
+    def after(self, position: int | None, *, names: Collection[str], limit: int) -> MemoryRead[Feed]:
+        def answer() -> Feed:
+            feed = _Feed() if self.tx.scope.customer_id else self.tx.store.feeds[self.tx.scope.company_id]
+            first = feed.purged if position is None else position
+            seen = (it for it, _ in feed.events if first < it.position <= first + FEED_SCAN)
+            found = [it for it in seen if it.name in names]
+            return feed_after(position, feed.head, feed.purged, found[: limit + 1], limit)
+
+        return MemoryRead(self.tx, answer)
 
 
 class _Records(Finder):

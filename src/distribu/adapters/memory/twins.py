@@ -72,6 +72,10 @@ class GlassVault:
             raise Bug("this was not sealed here, or was altered")
         return Secret(urlsafe_b64decode(sealed.rpartition(".")[2]).decode())
 
+    def anew(self, sealed: str) -> str | None:
+        self.open(sealed)  # it has one key alone
+        return None
+
 
 class PlainHasher:
     """Hashes at no cost to anyone who guesses: for tests alone. It keeps the other promises of a hasher.

@@ -1,7 +1,9 @@
 """The queue: what the machine owns, by a role that can reach nothing else."""
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,17 +15,20 @@ from distribu.adapters.postgres.driver import teach
 from distribu.adapters.postgres.store import ANSWERS_KEPT
 from distribu.application.ports import (
     BACKLOG_MAX,
+    DELIVERIES_KEPT,
     MAILS_KEPT,
+    REPLAY_BATCH,
     Backlog,
     Entropy,
     MailParcel,
     MailStatus,
     Parcel,
+    Replay,
     Waiting,
 )
 from distribu.domain.errors import Busy
 from distribu.domain.values import CompanyId, WebhookId
-from distribu.domain.webhooks import Attempt, DeliveryStatus
+from distribu.domain.webhooks import ATTEMPTS_MAX, REPLAY, TEST, Attempt, DeliveryStatus
 
 log: Final = logging.getLogger("distribu.queue")
 
@@ -37,57 +42,120 @@ SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY min(seq) LIM
 # One relay at a time per company: the lock on its head is what makes positions gap-free, and `seq`,
 # drawn while the entity was locked, is what keeps them in the order of each entity's changes.
 _HEAD: Final = """
-INSERT INTO distribu.feed_heads (company_id, position) VALUES (%(company)s, 0)
+INSERT INTO distribu.feed_heads (company_id, position, purged) VALUES (%(company)s, 0, 0)
 ON CONFLICT (company_id) DO UPDATE SET position = feed_heads.position RETURNING position
 """
 
 _MOVE: Final = """
 WITH taken AS (
     DELETE FROM distribu.outbox WHERE company_id = %(company)s AND seq IN (
-        SELECT seq FROM distribu.outbox WHERE company_id = %(company)s ORDER BY seq LIMIT %(limit)s
+        SELECT seq FROM distribu.outbox WHERE company_id = %(company)s AND name <> %(replay)s
+        ORDER BY seq LIMIT %(limit)s
     ) RETURNING *
 ), placed AS (
-    INSERT INTO distribu.feed (company_id, position, id, name, occurred_at, payload)
-    SELECT company_id, %(head)s + row_number() OVER (ORDER BY seq), id, name, occurred_at, payload FROM taken
+    INSERT INTO distribu.feed (company_id, position, id, name, occurred_at, placed_at, payload)
+    SELECT company_id, %(head)s + row_number() OVER (ORDER BY seq), id, name, occurred_at, %(now)s, payload
+    FROM taken
     RETURNING *
 ), counted AS (
     UPDATE distribu.feed_heads SET position = position + (SELECT count(*) FROM taken)
     WHERE company_id = %(company)s
 )
-SELECT placed.position, placed.id, placed.name, webhooks.id
+SELECT placed.position, placed.id, placed.name, webhooks.id, marks.position,
+    webhooks.is_active OR placed.name = %(test)s
 FROM placed LEFT JOIN distribu.webhooks ON webhooks.company_id = placed.company_id
-    AND webhooks.is_active AND webhooks.removed_at IS NULL AND placed.name = ANY (webhooks.subscribed)
+    AND webhooks.removed_at IS NULL AND CASE placed.name
+        WHEN %(test)s THEN placed.payload::jsonb ->> 'id' = webhooks.id::text
+        ELSE placed.name = ANY (webhooks.subscribed) END
+LEFT JOIN distribu.webhook_marks AS marks ON marks.company_id = placed.company_id
+    AND marks.webhook_id = webhooks.id
 ORDER BY placed.position
 """
 
-_DELIVER: Final = """
-INSERT INTO distribu.deliveries (company_id, id, webhook_id, position, event_id, event, status, attempts,
-    next_attempt_at, created_at)
-SELECT %(company)s, new.*, 'PENDING', 0, %(now)s, %(now)s
-FROM unnest(%(ids)s::uuid[], %(webhooks)s::uuid[], %(positions)s::bigint[], %(events)s::uuid[],
-    %(names)s::text[]) AS new
+# What the webhook was not switched on for moves its mark as well: the next that it gets tells of a gap.
+_MARK: Final = """
+INSERT INTO distribu.webhook_marks (company_id, webhook_id, position)
+SELECT %(company)s, new.* FROM unnest(%(webhooks)s::uuid[], %(positions)s::bigint[]) AS new ORDER BY 2
+ON CONFLICT (company_id, webhook_id) DO UPDATE SET position = excluded.position
 """
 
-_CLAIM: Final = """
-WITH due AS (
-    SELECT deliveries.company_id, deliveries.id, deliveries.webhook_id, deliveries.next_attempt_at,
-        row_number() OVER (
-            PARTITION BY deliveries.webhook_id ORDER BY deliveries.next_attempt_at, deliveries.id
-        ) AS place
-    FROM distribu.deliveries
-    JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
-        AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
-    WHERE deliveries.status = 'PENDING' AND deliveries.next_attempt_at <= %(now)s
-        AND (deliveries.claimed_until IS NULL OR deliveries.claimed_until <= %(now)s)
-        AND deliveries.webhook_id <> ALL (%(full)s::uuid[])
+_DELIVER: Final = """
+INSERT INTO distribu.deliveries (company_id, id, webhook_id, position, previous, event_id, event, status,
+    attempts, attempts_before, next_attempt_at, created_at)
+SELECT %(company)s, new.*, 'PENDING', 0, 0, %(now)s, %(now)s
+FROM unnest(%(ids)s::uuid[], %(webhooks)s::uuid[], %(positions)s::bigint[], %(previous)s::bigint[],
+    %(events)s::uuid[], %(names)s::text[]) AS new
+"""
+
+# Under the lock on the head, as the events: nobody else carries out this order.
+_ORDER: Final = """
+SELECT seq, occurred_at, payload FROM distribu.outbox
+WHERE company_id = %(company)s AND name = %(replay)s ORDER BY seq LIMIT 1
+"""
+
+_REPLAY: Final = """
+WITH chosen AS (
+    SELECT company_id, id FROM distribu.deliveries
+    WHERE company_id = %(company)s AND webhook_id = %(webhook)s AND created_at < %(ordered)s
+        AND (%(delivery)s::uuid IS NULL OR id = %(delivery)s)
+        AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
+        AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
+        AND status = ANY (%(statuses)s) AND attempts < %(most)s
+        AND (replayed_at IS NULL OR replayed_at < %(ordered)s)
+        AND (claimed_until IS NULL OR claimed_until <= %(now)s)
+    ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE distribu.deliveries SET status = 'PENDING', next_attempt_at = %(now)s, attempts_before = attempts,
+    replayed_at = %(ordered)s, claimed_until = NULL
+FROM chosen WHERE deliveries.company_id = chosen.company_id AND deliveries.id = chosen.id
+"""
+
+_ORDER_DONE: Final = "DELETE FROM distribu.outbox WHERE company_id = %(company)s AND seq = %(seq)s"
+
+# Leaps from webhook to webhook through the index of what is pending: how much it is costs nothing.
+_WAITING: Final = """
+WITH RECURSIVE waiting AS (
+    (SELECT company_id, webhook_id FROM distribu.deliveries WHERE status = 'PENDING'
+     ORDER BY company_id, webhook_id LIMIT 1)
+    UNION ALL
+    SELECT following.company_id, following.webhook_id FROM waiting CROSS JOIN LATERAL (
+        SELECT company_id, webhook_id FROM distribu.deliveries
+        WHERE status = 'PENDING' AND (company_id, webhook_id) > (waiting.company_id, waiting.webhook_id)
+        ORDER BY company_id, webhook_id LIMIT 1
+    ) AS following
+)"""
+
+# It looks at no more of each than may be in flight. `turn` is what the company holds with this one.
+_CLAIM: Final = f"""{_WAITING}, held AS (
+    SELECT * FROM unnest(%(companies)s::uuid[], %(webhooks)s::uuid[], %(counts)s::int[])
+        AS held (company_id, webhook_id, places)
+), due AS (
+    SELECT waiting.company_id, one.id, one.next_attempt_at,
+        row_number() OVER (PARTITION BY waiting.company_id ORDER BY one.place, one.next_attempt_at, one.id)
+            + (SELECT coalesce(sum(places), 0) FROM held WHERE held.company_id = waiting.company_id) AS turn
+    FROM waiting
+    JOIN distribu.webhooks ON webhooks.company_id = waiting.company_id AND webhooks.id = waiting.webhook_id
+        AND webhooks.removed_at IS NULL
+    LEFT JOIN held ON held.company_id = waiting.company_id AND held.webhook_id = waiting.webhook_id
+    CROSS JOIN LATERAL (
+        SELECT id, next_attempt_at,
+            row_number() OVER (ORDER BY next_attempt_at, id) + coalesce(held.places, 0) AS place
+        FROM (
+            SELECT id, next_attempt_at FROM distribu.deliveries
+            WHERE company_id = waiting.company_id AND webhook_id = waiting.webhook_id
+                AND status = 'PENDING' AND next_attempt_at <= %(now)s
+                AND (claimed_until IS NULL OR claimed_until <= %(now)s)
+                AND (webhooks.is_active OR event = %(test)s)
+            ORDER BY next_attempt_at, id LIMIT greatest(%(per_webhook)s - coalesce(held.places, 0), 0)
+        ) AS first
+    ) AS one
 ), chosen AS (
     SELECT deliveries.company_id, deliveries.id FROM distribu.deliveries
     JOIN due USING (company_id, id)
-    WHERE due.place <= %(per_webhook)s
-        - coalesce((%(busy)s::jsonb ->> due.webhook_id::text)::int, 0)
+    WHERE due.turn <= %(per_company)s
         AND deliveries.status = 'PENDING'
         AND (deliveries.claimed_until IS NULL OR deliveries.claimed_until <= %(now)s)
-    ORDER BY due.next_attempt_at, due.id LIMIT %(limit)s
+    ORDER BY due.turn, due.next_attempt_at, due.id LIMIT %(limit)s
     FOR NO KEY UPDATE OF deliveries SKIP LOCKED
 ), claimed AS (
     UPDATE distribu.deliveries SET claimed_until = %(until)s
@@ -95,24 +163,34 @@ WITH due AS (
     RETURNING deliveries.*
 )
 SELECT claimed.company_id, claimed.id, webhooks.id, webhooks.url, webhooks.secret, webhooks.old_secret,
-    webhooks.grace_expires_at, feed.id, feed.name, feed.occurred_at, feed.position, feed.payload,
-    claimed.attempts
+    webhooks.grace_expires_at, feed.id, feed.name, feed.occurred_at, feed.position, claimed.previous,
+    feed.payload, claimed.attempts, claimed.attempts_before,
+    feed.name = %(test)s OR feed.name = ANY (webhooks.subscribed)
 FROM claimed
 JOIN distribu.webhooks ON webhooks.company_id = claimed.company_id AND webhooks.id = claimed.webhook_id
 JOIN distribu.feed ON feed.company_id = claimed.company_id AND feed.position = claimed.position
 ORDER BY feed.position
-"""
+"""  # noqa: S608  # of two texts of ours
 
+# The mark is written when a row of failures begins or ends, and not for each attempt.
 _FINISH: Final = """
 WITH tried AS (
     INSERT INTO distribu.attempts
         (company_id, delivery_id, number, at, duration_ms, status, headers, body, error)
     VALUES (%(company)s, %(delivery)s, %(number)s, %(at)s, %(duration_ms)s, %(answered)s, %(headers)s,
         %(body)s, %(error)s)
+), moved AS (
+    UPDATE distribu.deliveries SET status = %(status)s, attempts = %(number)s, next_attempt_at = %(next)s,
+        claimed_until = NULL
+    WHERE company_id = %(company)s AND id = %(delivery)s
+), turned AS (
+    UPDATE distribu.webhook_marks SET failing_since = CASE WHEN %(failed)s THEN %(at)s::timestamptz END
+    WHERE company_id = %(company)s AND webhook_id = %(webhook)s AND (failing_since IS NULL) = %(failed)s
 )
-UPDATE distribu.deliveries SET status = %(status)s, attempts = %(number)s, next_attempt_at = %(next)s,
-    claimed_until = NULL
-WHERE company_id = %(company)s AND id = %(delivery)s
+SELECT greatest(coalesce(marks.failing_since, %(at)s), webhooks.on_since)
+FROM distribu.webhook_marks AS marks
+JOIN distribu.webhooks ON webhooks.company_id = marks.company_id AND webhooks.id = marks.webhook_id
+WHERE marks.company_id = %(company)s AND marks.webhook_id = %(webhook)s AND %(failed)s
 """
 
 
@@ -137,28 +215,131 @@ WHERE company_id = %(company)s AND id = %(id)s AND status = 'PENDING'
 """
 
 # Each part looks at no more rows than it counts.
-_BACKLOG: Final = """
+_BACKLOG: Final = f"""{_WAITING}
 SELECT count(*), min(due) FROM (SELECT occurred_at AS due FROM distribu.outbox LIMIT %(most)s) AS events
 UNION ALL
-SELECT count(*), min(due) FROM (
-    SELECT deliveries.next_attempt_at AS due FROM distribu.deliveries
-    JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
-        AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
-    WHERE deliveries.status = 'PENDING' ORDER BY deliveries.next_attempt_at LIMIT %(most)s
-) AS deliveries
+SELECT (
+    SELECT count(*) FROM (
+        SELECT FROM distribu.deliveries
+        JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
+            AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
+        WHERE deliveries.status = 'PENDING' LIMIT %(most)s
+    ) AS deliveries
+), (
+    SELECT min(first.due) FROM waiting
+    JOIN distribu.webhooks ON webhooks.company_id = waiting.company_id
+        AND webhooks.id = waiting.webhook_id AND webhooks.is_active
+    CROSS JOIN LATERAL (
+        SELECT min(next_attempt_at) AS due FROM distribu.deliveries
+        WHERE company_id = waiting.company_id AND webhook_id = waiting.webhook_id AND status = 'PENDING'
+    ) AS first
+)
 UNION ALL
 SELECT count(*), min(due) FROM (
     SELECT next_attempt_at AS due FROM distribu.mails
     WHERE status = 'PENDING' ORDER BY next_attempt_at LIMIT %(most)s
 ) AS mails
+"""  # noqa: S608  # of two texts of ours
+
+
+_SEALED: Final = """
+SELECT company_id, id, sealed FROM distribu.mails
+WHERE status = 'PENDING' AND sealed IS NOT NULL AND (%(after)s::uuid IS NULL OR id > %(after)s)
+ORDER BY id LIMIT %(limit)s
 """
+
+_RESEAL: Final = """
+UPDATE distribu.mails SET sealed = %(after)s
+WHERE company_id = %(company)s AND id = %(id)s AND sealed = %(before)s
+"""
+
+PURGE_BATCH: Final = 5_000
+PURGE_COMPANIES, PURGE_EVENTS = 50, 200
+"""What one turn of the purge takes: keys and mails, companies, events of each with their deliveries."""
+
+_PURGE_ANSWERS: Final = """
+DELETE FROM distribu.answers WHERE (company_id, actor, key) IN (
+    SELECT company_id, actor, key FROM distribu.answers WHERE created_at <= %(answers)s LIMIT %(limit)s
+)
+"""
+
+_PURGE_MAILS: Final = """
+DELETE FROM distribu.mails WHERE (company_id, id) IN (
+    SELECT company_id, id FROM distribu.mails
+    WHERE status <> 'PENDING' AND created_at <= %(mails)s LIMIT %(limit)s
+)
+"""
+
+_OLD: Final = """
+SELECT heads.company_id FROM distribu.feed_heads AS heads CROSS JOIN LATERAL (
+    SELECT placed_at FROM distribu.feed WHERE feed.company_id = heads.company_id ORDER BY position LIMIT 1
+) AS first WHERE first.placed_at <= %(before)s ORDER BY first.placed_at LIMIT %(companies)s
+"""
+
+# Up to the first event that is not old, or has a delivery which is still being tried.
+_UP_TO: Final = """
+SELECT max(position) FROM (
+    SELECT position, bool_and(placed_at <= %(before)s AND NOT EXISTS (
+        SELECT FROM distribu.deliveries
+        JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
+            AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
+        WHERE deliveries.company_id = first.company_id AND deliveries.position = first.position
+            AND deliveries.status = 'PENDING'
+    )) OVER (ORDER BY position) AS old
+    FROM (
+        SELECT company_id, position, placed_at FROM distribu.feed
+        WHERE company_id = %(company)s ORDER BY position LIMIT %(limit)s
+    ) AS first
+) AS looked_at WHERE old
+"""
+
+_PURGE_ATTEMPTS: Final = """
+DELETE FROM distribu.attempts USING distribu.deliveries
+WHERE deliveries.company_id = %(company)s AND deliveries.position <= %(position)s
+    AND attempts.company_id = deliveries.company_id AND attempts.delivery_id = deliveries.id
+"""
+
+_PURGE_DELIVERIES: Final = """
+DELETE FROM distribu.deliveries WHERE company_id = %(company)s AND position <= %(position)s
+"""
+
+_PURGE_FEED: Final = "DELETE FROM distribu.feed WHERE company_id = %(company)s AND position <= %(position)s"
+
+_PURGE_HEAD: Final = """
+UPDATE distribu.feed_heads SET purged = greatest(purged, %(position)s) WHERE company_id = %(company)s
+"""
+
+
+FINISH_BATCH: Final = 100
+"""Attempts that are stored in one transaction."""
+
+
+@dataclass(slots=True)
+class _Finish:
+    """An attempt to be stored, and what came of that."""
+
+    given: dict[str, Any]
+    done: bool = False
+    failed: errors.Error | None = None
+    since: datetime | None = None
 
 
 class PostgresQueue:
     """Implements the port Queue, on connections of its own role."""
 
-    def __init__(self, url: str, *, entropy: Entropy, size: int = 4, prepare: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        entropy: Entropy,
+        kept: timedelta = DELIVERIES_KEPT,
+        size: int = 4,
+        prepare: bool = True,
+    ) -> None:
         self._entropy = entropy
+        self._kept = kept
+        self._finished: list[_Finish] = []
+        self._storing = asyncio.Lock()
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -198,26 +379,58 @@ class PostgresQueue:
     async def _relay_company(self, company: object, limit: int, now: datetime) -> int:
         async with self.pool.connection() as connection:
             head = await (await connection.execute(_HEAD, {"company": company})).fetchone()
-            given = {"company": company, "limit": limit, "head": head[0] if head else 0}
+            given = {"company": company, "limit": limit, "head": head[0] if head else 0, "now": now}
+            given |= {"test": TEST, "replay": REPLAY}
             placed = await (await connection.execute(_MOVE, given)).fetchall()
-            wanted = [row for row in placed if row[3] is not None]
-            if wanted:
-                await connection.execute(
-                    _DELIVER,
-                    {
-                        "company": company,
-                        "now": now,
-                        "ids": [self._entropy.uuid() for _ in wanted],
-                        "webhooks": [row[3] for row in wanted],
-                        "positions": [row[0] for row in wanted],
-                        "events": [row[1] for row in wanted],
-                        "names": [row[2] for row in wanted],
-                    },
-                )
-            return len({row[0] for row in placed})
+            marks: dict[str, int] = {}
+            made: list[tuple[Any, ...]] = []
+            for position, event, name, webhook, mark, goes in placed:
+                if webhook is not None:
+                    if goes:
+                        previous = marks.get(webhook, mark)
+                        made.append((self._entropy.uuid(), webhook, position, previous, event, name))
+                    marks[webhook] = position
+            if marks:
+                given = {"company": company, "webhooks": [*marks], "positions": [*marks.values()]}
+                await connection.execute(_MARK, given)
+            if made:
+                names = ("ids", "webhooks", "positions", "previous", "events", "names")
+                columns = dict(zip(names, map(list, zip(*made, strict=True)), strict=True))
+                await connection.execute(_DELIVER, {"company": company, "now": now, **columns})
+            return len({row[0] for row in placed}) + await self._replay(connection, company, now)
+
+    async def _replay(self, connection: AsyncConnection[Any], company: object, now: datetime) -> int:
+        """Carry out a part of the oldest order to send deliveries again."""
+        given: dict[str, Any] = {"company": company, "replay": REPLAY, "now": now}
+        row = await (await connection.execute(_ORDER, given)).fetchone()
+        if row is None:
+            return 0
+        seq, ordered, payload = row
+        order = msgspec.json.decode(payload, type=Replay)
+        given |= {
+            "webhook": order.webhook_id,
+            "delivery": order.delivery_id,
+            "since": order.since,
+            "until": order.until,
+            "statuses": list(map(str, order.statuses)),
+            "ordered": ordered,
+            "most": ATTEMPTS_MAX,
+            "limit": REPLAY_BATCH,
+        }
+        due = (await connection.execute(_REPLAY, given)).rowcount
+        if due < REPLAY_BATCH:
+            await connection.execute(_ORDER_DONE, {"company": company, "seq": seq})
+        return due
 
     async def claim(
-        self, *, limit: int, per_webhook: int, busy: Mapping[WebhookId, int], now: datetime, claim_s: float
+        self,
+        *,
+        limit: int,
+        per_webhook: int,
+        per_company: int,
+        busy: Mapping[tuple[CompanyId, WebhookId], int],
+        now: datetime,
+        claim_s: float,
     ) -> Sequence[Parcel]:
         async with self.pool.connection() as connection:
             rows = await (
@@ -226,8 +439,11 @@ class PostgresQueue:
                     {
                         "limit": limit,
                         "per_webhook": per_webhook,
-                        "busy": msgspec.json.encode(busy).decode(),
-                        "full": [id for id, count in busy.items() if count >= per_webhook],
+                        "per_company": per_company,
+                        "companies": [company for company, _ in busy],
+                        "webhooks": [webhook for _, webhook in busy],
+                        "counts": [*busy.values()],
+                        "test": TEST,
                         "now": now,
                         "until": now + timedelta(seconds=claim_s),
                     },
@@ -237,30 +453,63 @@ class PostgresQueue:
 
     async def finish(
         self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
-    ) -> None:
+    ) -> datetime | None:
+        mine = _Finish(
+            {
+                "company": parcel.company_id,
+                "delivery": parcel.delivery_id,
+                "webhook": parcel.webhook_id,
+                "failed": not attempt.succeeded,
+                "number": attempt.number,
+                "at": attempt.at,
+                "duration_ms": attempt.duration_ms,
+                "answered": attempt.status,
+                "headers": msgspec.json.encode(attempt.headers).decode(),
+                "body": attempt.body,
+                "error": attempt.error,
+                "status": status,
+                "next": next_attempt_at,
+            }
+        )
+        self._finished.append(mine)
+        # Whoever comes first stores what all others have finished meanwhile: one commit for many.
+        async with self._storing:
+            if not mine.done:
+                batch, self._finished = self._finished[:FINISH_BATCH], self._finished[FINISH_BATCH:]
+                try:
+                    await self._store(batch)
+                except BaseException:
+                    self._finished[:0] = [one for one in batch if not one.done and one is not mine]
+                    raise
+        if mine.failed is not None:
+            raise Busy("busy", retry_after_s=1) from mine.failed
+        return mine.since
+
+    async def _store(self, batch: Sequence["_Finish"]) -> None:
+        """Store all in one transaction; if one of them cannot be, each in its own."""
         try:
-            async with self.pool.connection() as connection:
-                await connection.execute(
-                    _FINISH,
-                    {
-                        "company": parcel.company_id,
-                        "delivery": parcel.delivery_id,
-                        "number": attempt.number,
-                        "at": attempt.at,
-                        "duration_ms": attempt.duration_ms,
-                        "answered": attempt.status,
-                        "headers": msgspec.json.encode(attempt.headers).decode(),
-                        "body": attempt.body,
-                        "error": attempt.error,
-                        "status": status,
-                        "next": next_attempt_at,
-                    },
-                )
-        except errors.UniqueViolation:
-            # The claim ran out and another worker made this attempt too: its record stands.
-            return
-        except errors.OperationalError as error:
-            raise Busy("busy", retry_after_s=1) from error
+            await self._store_all(batch)
+        except errors.Error:
+            for one in batch:
+                try:
+                    await self._store_all([one])
+                except (errors.UniqueViolation, errors.ForeignKeyViolation):
+                    one.done = (
+                        True  # another worker made this attempt too, whose record stands; or it is purged
+                    )
+                except errors.Error as error:
+                    one.done, one.failed = True, error
+
+    async def _store_all(self, batch: Sequence["_Finish"]) -> None:
+        async with self.pool.connection() as connection:
+            cursor = connection.cursor()
+            await cursor.executemany(_FINISH, [one.given for one in batch], returning=True)
+            for one in batch:
+                row = await cursor.fetchone()
+                one.since = row[0] if row else None
+                cursor.nextset()
+        for one in batch:
+            one.done = True
 
     async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
         given = {"limit": limit, "now": now, "until": now + timedelta(seconds=claim_s)}
@@ -300,16 +549,36 @@ class PostgresQueue:
         )
         return Backlog(events, deliveries, mails)
 
+    async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
+        changed = 0
+        async with self.pool.connection() as connection:
+            given: dict[str, Any] = {"after": after or None, "limit": limit}
+            rows = await (await connection.execute(_SEALED, given)).fetchall()
+            for company, id, sealed in rows:
+                if (again := anew(sealed)) is not None:
+                    given = {"company": company, "id": id, "before": sealed, "after": again}
+                    changed += (await connection.execute(_RESEAL, given)).rowcount
+        return changed, rows[-1][1] if len(rows) == limit else ""
+
     async def purge(self, *, now: datetime) -> int:
         async with self.pool.connection() as connection:
-            gone = await connection.execute(
-                "DELETE FROM distribu.answers WHERE created_at <= %s", [now - ANSWERS_KEPT]
-            )
-            done = await connection.execute(
-                "DELETE FROM distribu.mails WHERE status <> 'PENDING' AND created_at <= %s",
-                [now - MAILS_KEPT],
-            )
-            return gone.rowcount + done.rowcount
+            given = {"answers": now - ANSWERS_KEPT, "mails": now - MAILS_KEPT, "limit": PURGE_BATCH}
+            gone = (await connection.execute(_PURGE_ANSWERS, given)).rowcount
+            gone += (await connection.execute(_PURGE_MAILS, given)).rowcount
+            old = {"before": now - self._kept, "companies": PURGE_COMPANIES}
+            companies = await (await connection.execute(_OLD, old)).fetchall()
+        for (company,) in companies:
+            async with self.pool.connection() as connection:
+                await connection.execute(_HEAD, {"company": company})  # so that nothing is replayed meanwhile
+                found = {"company": company, "before": now - self._kept, "limit": PURGE_EVENTS}
+                row = await (await connection.execute(_UP_TO, found)).fetchone()
+                if row is None or row[0] is None:
+                    continue
+                upto = {"company": company, "position": row[0]}
+                for statement in (_PURGE_ATTEMPTS, _PURGE_DELIVERIES, _PURGE_HEAD):
+                    await connection.execute(statement, upto)
+                gone += (await connection.execute(_PURGE_FEED, upto)).rowcount
+        return gone
 
 
 def _parcel(row: tuple[Any, ...]) -> Parcel:
@@ -325,8 +594,11 @@ def _parcel(row: tuple[Any, ...]) -> Parcel:
         event,
         occurred_at,
         position,
+        previous,
         payload,
         attempts,
+        attempts_before,
+        wanted,
     ) = row
     return Parcel(
         company_id=company_id,
@@ -340,6 +612,9 @@ def _parcel(row: tuple[Any, ...]) -> Parcel:
         event=event,
         occurred_at=occurred_at,
         position=position,
+        previous=previous,
         payload=payload,
         attempts=attempts,
+        attempts_before=attempts_before,
+        wanted=wanted,
     )

@@ -2,17 +2,15 @@
 
 Every table of a company has ``company_id`` first in its primary key, in every UNIQUE and in every
 foreign key, so that the schema can be spread over machines by company. A constraint that a request
-can break is named, and `REFUSALS` says what its breaking means.
+can break is named, and `refusals` says what its breaking means.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Table, UniqueConstraint
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
-
-from distribu.domain.errors import Conflict, NotFound, Refused
 
 SCHEMA: Final = "distribu"
 HEAD: Final = "0009"
@@ -254,6 +252,7 @@ webhooks = _entity(
     Column("url", _text(2048), nullable=False),
     Column("subscribed", ARRAY(sa.Text), nullable=False),
     Column("is_active", sa.Boolean, nullable=False),
+    Column("on_since", _Time, nullable=False),
     Column("secret", _text(500), nullable=False),
     Column("old_secret", _text(500)),
     Column("grace_expires_at", _Time),
@@ -493,6 +492,8 @@ feed_heads = Table(
     metadata,
     Column("company_id", _Uuid, primary_key=True),
     Column("position", sa.BigInteger, nullable=False),
+    # Events up to this position are not kept any more.
+    Column("purged", sa.BigInteger, nullable=False),
 )
 
 feed = Table(
@@ -503,7 +504,19 @@ feed = Table(
     Column("id", _Uuid, nullable=False),
     Column("name", _text(40), nullable=False),
     Column("occurred_at", _Time, nullable=False),
+    Column("placed_at", _Time, nullable=False),
     Column("payload", Text, nullable=False),
+)
+
+webhook_marks = Table(
+    "webhook_marks",
+    metadata,
+    Column("company_id", _Uuid, primary_key=True),
+    Column("webhook_id", _Uuid, primary_key=True),
+    # Of the last event that the webhook was subscribed to, switched on or not.
+    Column("position", sa.BigInteger, nullable=False),
+    # Of the first failure since the last success.
+    Column("failing_since", _Time),
 )
 
 deliveries = Table(
@@ -513,19 +526,27 @@ deliveries = Table(
     Column("id", _Uuid, primary_key=True),
     Column("webhook_id", _Uuid, nullable=False),
     Column("position", sa.BigInteger, nullable=False),
+    Column("previous", sa.BigInteger),
     Column("event_id", _Uuid, nullable=False),
     Column("event", _text(40), nullable=False),
     Column("status", _text(10), nullable=False),
     Column("attempts", sa.Integer, nullable=False),
+    # Those made before somebody had it sent again, and when that was.
+    Column("attempts_before", sa.Integer, nullable=False),
+    Column("replayed_at", _Time),
     Column("next_attempt_at", _Time),
     Column("claimed_until", _Time),
     Column("created_at", _Time, nullable=False),
     _refers("deliveries_webhook", "webhook_id", "webhooks"),
 )
 Index("deliveries_of_webhook", deliveries.c.company_id, deliveries.c.webhook_id, deliveries.c.id)
+Index("deliveries_of_event", deliveries.c.company_id, deliveries.c.position)
 Index(
     "deliveries_due",
+    deliveries.c.company_id,
+    deliveries.c.webhook_id,
     deliveries.c.next_attempt_at,
+    deliveries.c.id,
     postgresql_where=deliveries.c.status == sa.literal_column("'PENDING'"),
 )
 
@@ -599,9 +620,10 @@ INSERTED_BY_CONTACTS: Final = frozenset(
 QUEUE_TABLES: Final[Mapping[str, str]] = {
     "outbox": "SELECT, INSERT, DELETE",
     "feed_heads": "SELECT, INSERT, UPDATE",
-    "feed": "SELECT, INSERT",
-    "deliveries": "SELECT, INSERT, UPDATE",
-    "attempts": "SELECT, INSERT",
+    "feed": "SELECT, INSERT, DELETE",
+    "webhook_marks": "SELECT, INSERT, UPDATE",
+    "deliveries": "SELECT, INSERT, UPDATE, DELETE",
+    "attempts": "SELECT, INSERT, DELETE",
     "webhooks": "SELECT",
     "answers": "SELECT, DELETE",
     "mails": "SELECT, UPDATE, DELETE",
@@ -614,51 +636,3 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "seal_tips": "SELECT, INSERT, UPDATE",
 }
 """All that the queue's role can reach, of every company: no entity can be changed from there."""
-
-REFUSALS: Final[Mapping[str, Callable[[], Refused]]] = {
-    "companies_currency": lambda: Refused("currency_fixed"),
-    "orders_currency": lambda: Refused("currency_fixed"),
-    "company_slugs_pkey": lambda: Conflict("duplicate_slug"),
-    "products_sku_key": lambda: Conflict("duplicate_sku"),
-    "products_stock": lambda: Refused("insufficient_stock"),
-    "customers_email": lambda: Conflict("duplicate_email"),
-    "users_email": lambda: Conflict("duplicate_email"),
-    "contacts_email": lambda: Conflict("duplicate_email"),
-    "contacts_customer": lambda: NotFound("customer_not_found"),
-    "memberships_user": lambda: Conflict("already_member"),
-    "invitations_open": lambda: Conflict("already_invited"),
-    "memberships_owner": lambda: Conflict("stale_version"),
-    "customers_credit": lambda: Refused("credit_limit_exceeded"),
-    "price_overrides_pair": lambda: Conflict("stale_version"),
-    "price_overrides_customer": lambda: NotFound("customer_not_found"),
-    "price_overrides_product": lambda: NotFound("product_not_found"),
-    "orders_customer": lambda: NotFound("customer_not_found"),
-    "orders_paid": lambda: Refused("overpayment"),
-    "order_lines_order": lambda: NotFound("order_not_found"),
-    "order_lines_product": lambda: NotFound("product_not_found"),
-    "stock_movements_product": lambda: NotFound("product_not_found"),
-    "payments_order": lambda: NotFound("order_not_found"),
-    "stale_version": lambda: Conflict("stale_version"),
-}
-"""What the breaking of a constraint, by its name, means to the caller."""
-
-RUN_AGAIN: Final = frozenset({"companies_pkey", "second_factors_pkey"})
-"""Broken when two requests make the same thing in the same moment: run again, the second finds it."""
-
-BUGS: Final = frozenset(
-    {
-        "companies_id",
-        "products_price",
-        "price_overrides_price",
-        "order_lines_quantity",
-        "stock_movements_quantity",
-        "payments_amount",
-        "orders_number",
-        "key_grants_pkey",
-        "deliveries_webhook",
-        "attempts_delivery",
-        "sessions_holder",
-        "seals_record",
-    }
-)
-"""Constraints that no request can break: the decoder or the domain is in front of them."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from psycopg import AsyncConnection, errors, pq
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from distribu.adapters.postgres import access, accounts, roles, schema
+from distribu.adapters.postgres import access, accounts, refusals, roles, schema
 from distribu.adapters.postgres.access import PostgresApiKeys
 from distribu.adapters.postgres.accounts import (
     PostgresFactors,
@@ -41,7 +41,7 @@ from distribu.adapters.postgres.platform import PostgresPlatform
 from distribu.adapters.postgres.reading import PostgresRead
 from distribu.adapters.postgres.seals import PostgresSealFinder
 from distribu.adapters.postgres.team import PostgresCompanies, PostgresInvitations, PostgresMembers
-from distribu.adapters.postgres.webhooks import PostgresWebhooks
+from distribu.adapters.postgres.webhooks import PostgresEvents, PostgresWebhooks
 from distribu.adapters.postgres.writing import INSERT_ORDER, KEEP, writing
 from distribu.application.ports import (
     Again,
@@ -273,6 +273,7 @@ class PostgresTx:
         self.orders = PostgresOrders(self)
         self.api_keys = PostgresApiKeys(self)
         self.webhooks = PostgresWebhooks(self)
+        self.events = PostgresEvents(self)
         self.records = PostgresRecords(self)
         self.seals = PostgresSealFinder(self)
         self.logins = PostgresLogins(self)
@@ -408,9 +409,11 @@ class PostgresTx:
 def refusal(error: errors.Error) -> Exception:
     """What an error of the database means to the caller."""
     name = error.diag.constraint_name or ""
-    if name in schema.REFUSALS:
-        return schema.REFUSALS[name]()
-    if name in schema.RUN_AGAIN or isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure)):
+    if name in refusals.REFUSALS:
+        return refusals.REFUSALS[name]()
+    if name in refusals.RUN_AGAIN or isinstance(
+        error, (errors.DeadlockDetected, errors.SerializationFailure)
+    ):
         return Again()
     if isinstance(error, (errors.LockNotAvailable, errors.QueryCanceled, errors.OperationalError)):
         return Busy("busy", retry_after_s=1)

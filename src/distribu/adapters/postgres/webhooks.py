@@ -1,16 +1,20 @@
-"""Finders of webhooks and their deliveries."""
+"""Finders of webhooks, their deliveries, and the feed behind them."""
+
+from collections.abc import Collection
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Row, Statement
 from distribu.adapters.postgres.mapping import WEBHOOKS, mine
 from distribu.adapters.postgres.reading import Answers, Finder, Pages, PostgresRead, locking
+from distribu.application.finders import FEED_SCAN, Feed, Happened, feed_after
 from distribu.application.ports import Page
 from distribu.domain.errors import NotFound
 from distribu.domain.values import DeliveryId, WebhookId
-from distribu.domain.webhooks import Attempt, Delivery, DeliveryStatus, Webhook
+from distribu.domain.webhooks import TEST, Attempt, Delivery, DeliveryStatus, Webhook
 
 _row = schema.webhooks.c
 _present = _row.removed_at.is_(None)
@@ -23,17 +27,36 @@ _count = Statement(
 )
 
 _sent = schema.deliveries.c
+_pending: sa.ColumnElement[str] = sa.literal_column(f"'{DeliveryStatus.PENDING}'")
+_parked: sa.ColumnElement[str] = sa.literal_column(f"'{DeliveryStatus.PARKED}'")
+# Parked is what is pending and cannot go: nobody has to mark it so, or to give it back.
+_waits = sa.and_(_sent.status == _pending, ~_row.is_active, _sent.event != sa.literal_column(f"'{TEST}'"))
+_status = sa.case((_waits, _parked), else_=_sent.status)
 _columns = (
     _sent.id,
     _sent.webhook_id,
     _sent.event_id,
     _sent.event,
-    _sent.status,
+    _sent.position,
+    _status,
     _sent.next_attempt_at,
     _sent.created_at,
 )
-_delivery = Statement(sa.select(*_columns).where(mine(schema.deliveries), _sent.id == sa.bindparam("id")))
-_deliveries = Pages(_columns, schema.deliveries, _sent.id, _sent.webhook_id == sa.bindparam("webhook"))
+_of_webhooks = schema.deliveries.join(
+    schema.webhooks, sa.and_(_row.company_id == _sent.company_id, _row.id == _sent.webhook_id)
+)
+_delivery = Statement(
+    sa.select(*_columns)
+    .select_from(_of_webhooks)
+    .where(mine(schema.deliveries), _sent.id == sa.bindparam("id"))
+)
+_deliveries = Pages(
+    _columns,
+    schema.deliveries,
+    _sent.id,
+    _sent.webhook_id == sa.bindparam("webhook"),
+    source=_of_webhooks,
+)
 _tried = schema.attempts.c
 _attempts = Statement(
     sa.select(
@@ -49,6 +72,25 @@ _attempts = Statement(
     .order_by(_tried.number)
 )
 _headers = msgspec.json.Decoder(dict[str, str])
+
+_head, _gone = (
+    Statement(sa.select(column).where(mine(schema.feed_heads)))
+    for column in (schema.feed_heads.c.position, schema.feed_heads.c.purged)
+)
+_event = schema.feed.c
+_purged = sa.select(sa.func.max(schema.feed_heads.c.purged)).where(mine(schema.feed_heads)).scalar_subquery()
+_from = sa.func.coalesce(sa.bindparam("after", type_=sa.BigInteger), _purged)
+_events = Statement(
+    sa.select(_event.id, _event.name, _event.occurred_at, _event.position, _event.payload)
+    .where(
+        mine(schema.feed),
+        _event.position > _from,
+        _event.position <= _from + FEED_SCAN,
+        _event.name == sa.any_(sa.bindparam("names", type_=ARRAY(sa.Text))),
+    )
+    .order_by(_event.position)
+    .limit(sa.bindparam("count", type_=sa.BigInteger))
+)
 
 
 class PostgresWebhooks(Finder):
@@ -80,13 +122,28 @@ class PostgresWebhooks(Finder):
         return self.paged(_built, statement, limit, lambda it: it.id, webhook=id, cursor=cursor)
 
 
+class PostgresEvents(Finder):
+    """Implements the port Events."""
+
+    def after(self, position: int | None, *, names: Collection[str], limit: int) -> PostgresRead[Feed]:
+        def build(answers: Answers) -> Feed:
+            head, purged = (rows[0][0] if rows else 0 for rows in (answers[0], answers[2]))
+            return feed_after(position, head, purged, [Happened(*row) for row in answers[1]], limit)
+
+        bound = self.bound
+        asked = _events.of(**bound, after=position, names=[*names], count=limit + 1)
+        # What is placed meanwhile is above the head that was read before; what is purged, below the last.
+        return PostgresRead(self.tx, build, _head.of(**bound), asked, _gone.of(**bound))
+
+
 def _built(row: Row, attempts: tuple[Attempt, ...] = ()) -> Delivery:
-    id, webhook_id, event_id, event, status, next_attempt_at, created_at = row
+    id, webhook_id, event_id, event, position, status, next_attempt_at, created_at = row
     return Delivery(
         id=id,
         webhook_id=webhook_id,
         event_id=event_id,
         event=event,
+        position=position,
         status=DeliveryStatus(status),
         next_attempt_at=next_attempt_at,
         created_at=created_at,

@@ -266,7 +266,8 @@ def _operation(route: Route, own: dict[str, Any], components: dict[str, Any]) ->
             "additionalProperties": False,
         }
         content = {_JSON: {"schema": schema, "example": example(schema, components, needed=True)}}
-        operation["requestBody"] = {"required": True, "content": content}
+        needed = route.method != "POST" or known.needed
+        operation["requestBody"] = {"required": needed, "content": content}
     return operation
 
 
@@ -284,7 +285,12 @@ def _told_of(event: WireEvent) -> dict[str, Any]:
         "event": {"type": "string", "enum": [event.value]},
         "timestamp": when | {"description": "Of this attempt."},
         "occurredAt": when,
-        "position": {"type": "integer", "description": "Grows with every event of a company."},
+        "position": {"type": "integer", "description": "Its place in the feed of the company's events."},
+        "previous": {
+            "type": ["integer", "null"],
+            "description": "The position of the event before it that this webhook was subscribed to, "
+            "switched on or not; null for the first. Another than the last to arrive: read `GET /events`.",
+        },
         "data": {"$ref": _REF.format(name=_CARRIED[event.partition(".")[0]])},
     }
     schema = {"type": "object", "required": [*properties], "properties": properties}
@@ -310,9 +316,11 @@ def _success(route: Route, components: dict[str, Any]) -> dict[str, Any]:
     if route.many:
         schema["properties"] = {"data": {"type": "array", "items": one}}
     if route.paged:
-        cursor = {"anyOf": [{"type": "string"}, {"type": "null"}], "examples": [None]}
+        cursor: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "null"}], "examples": [None]}
         more = {"type": "boolean", "examples": [False]}
-        pagination = {"type": "object", "properties": {"hasMore": more, "nextCursor": cursor}}
+        if route.cursor == "nextAfter":
+            cursor = {"type": "integer", "minimum": 0, "examples": [1042]}
+        pagination = {"type": "object", "properties": {"hasMore": more, route.cursor: cursor}}
         schema["properties"] = {"data": {"type": "array", "items": one}, "pagination": pagination}
     content = {_JSON: {"schema": schema, "example": example(schema, components)}}
     return {"description": "Done." if route.status == 200 else "Made.", "content": content}

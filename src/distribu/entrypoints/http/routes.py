@@ -22,6 +22,13 @@ def lists(path: str, request: type[Request[Any]], tag: str, result: type[views.V
     return Route(method="GET", path=path, request=request, tag=tag, result=result, paged=True)
 
 
+def feeds(path: str, request: type[Request[Any]], tag: str, result: type[views.View]) -> Route:
+    """What follows a position, oldest first."""
+    return Route(
+        method="GET", path=path, request=request, tag=tag, result=result, paged=True, cursor="nextAfter"
+    )
+
+
 def makes(path: str, request: type[Request[Any]], tag: str, result: type[views.View]) -> Route:
     """A POST that makes something: 201."""
     return Route(method="POST", path=path, request=request, tag=tag, result=result, status=201)
@@ -56,6 +63,7 @@ def issues(path: str, request: type[Request[Any]], tag: str, result: type[views.
 _product, _products = "/products/{product_id:str}", "/products"
 _customer, _customers = "/customers/{customer_id:str}", "/customers"
 _order, _orders = "/orders/{order_id:str}", "/orders"
+_delivery = "/deliveries/{delivery_id:str}"
 _webhook, _webhooks = "/webhooks/{webhook_id:str}", "/webhooks"
 _override = f"{_customer}/price-overrides/{{product_id:str}}"
 
@@ -94,6 +102,10 @@ ROUTES: Final = (
         f"{_webhook}/rotate-secret", webhooks.RotateWebhookSecret, "Webhooks", views.WebhookIssuedView, 200
     ),
     lists(f"{_webhook}/deliveries", webhooks.ListDeliveries, "Webhooks", views.DeliveryView),
-    reads("/deliveries/{delivery_id:str}", webhooks.ReadDelivery, "Webhooks", views.DeliveryDetailView),
+    edits(f"{_webhook}/test", webhooks.SendTest, "Webhooks", views.TestView, "POST"),
+    edits(f"{_webhook}/replay", webhooks.ReplayDeliveries, "Webhooks", views.ReplayView, "POST"),
+    reads(_delivery, webhooks.ReadDelivery, "Webhooks", views.DeliveryDetailView),
+    edits(f"{_delivery}/replay", webhooks.ReplayDelivery, "Webhooks", views.DeliveryDetailView, "POST"),
+    feeds("/events", webhooks.ListEvents, "Webhooks", views.EventView),
 )
 """The public API under `/api/v1`."""

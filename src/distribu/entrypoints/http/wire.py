@@ -16,6 +16,7 @@ from msgspec import inspect
 
 from distribu.application import views, wrong
 from distribu.application.fields import UUID_PATTERN, decimal_of, type_info
+from distribu.application.finders import Feed
 from distribu.application.kernel import Issued, Request
 from distribu.application.ports import Page
 from distribu.domain import errors
@@ -61,10 +62,11 @@ Fields = Mapping[str, inspect.Field]
 class Route:
     """A use case's place in the API. ``status`` is that of success.
 
-    ``instead`` tells those who send a field that is missing on purpose what to do instead. One that
-    ``enters`` begins a session, and one that ``leaves`` ends it. What must not tell by its time whether
-    something is known takes at least ``floor_s`` seconds, whatever comes of it. An answer that is ``many`` is
-    a list in one piece, of so few that nobody turns its pages.
+    ``instead`` tells those who send a field that is missing on purpose what to do instead. ``cursor`` is
+    how a page names where the next one begins. One that ``enters`` begins a session, and one that ``leaves``
+    ends it. What must not tell by its time whether something is known takes at least ``floor_s`` seconds,
+    whatever comes of it. An answer that is ``many`` is a list in one piece, of so few that nobody turns its
+    pages.
     """
 
     method: str
@@ -75,6 +77,7 @@ class Route:
     tag: str
     result: type[views.View] | None
     paged: bool = False
+    cursor: str = "nextCursor"
     instead: Mapping[str, str] = field(default_factory=dict)
     enters: bool = False
     leaves: bool = False
@@ -108,6 +111,7 @@ class _Plan:
     body: frozenset[str]
     amounts: frozenset[str]
     whole: bool
+    needed: bool
     decode: Callable[[bytes], Any]
 
 
@@ -119,7 +123,7 @@ def plan(request: type[Request[Any]]) -> _Plan:
         raise Bug(f"{request.__name__} is no struct")
     path: dict[str, str] = {}
     headers: dict[str, str] = {}
-    body, amounts = set(), set()
+    body, amounts, needed = set(), set(), False
     if_match = None
     for item in info.fields:
         where = _extra(item.type).get("in")
@@ -131,13 +135,14 @@ def plan(request: type[Request[Any]]) -> _Plan:
             headers[item.encode_name] = where
         else:
             body.add(item.encode_name)
+            needed = needed or item.required
             if _is_decimal(item.type):
                 amounts.add(item.encode_name)
     whole = bool(body) and not path and if_match is None and not amounts and not headers
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
         request if whole else dict[str, Any], float_hook=decimal_of
     )
-    return _Plan(path, if_match, headers, frozenset(body), frozenset(amounts), whole, decoder.decode)
+    return _Plan(path, if_match, headers, frozenset(body), frozenset(amounts), whole, needed, decoder.decode)
 
 
 def _extra(info: inspect.Type) -> dict[str, Any]:
@@ -177,6 +182,8 @@ async def asked(
         if route.method == "DELETE":
             return _converted(route.request, values)
         body = await _body(http)
+        if route.method == "POST" and not known.needed and not body.strip():
+            body = b"{}"  # there is nothing that it would have to say
         if known.whole:
             found: Request[Any] = known.decode(body)
             return found
@@ -254,9 +261,8 @@ def _if_match(header: str | None) -> int | None:
 def body_of(route: Route, result: Any) -> bytes:
     """A result as the documented envelope."""
     shown = route.view(result)
-    if isinstance(shown, Page):
-        pagination = {"hasMore": shown.next_cursor is not None, "nextCursor": shown.next_cursor}
-        return views.encode({"data": shown.items, "pagination": pagination})
+    if isinstance(shown, Page | Feed):
+        return views.encode(views.listed(shown))
     return views.encode({"data": shown})
 
 

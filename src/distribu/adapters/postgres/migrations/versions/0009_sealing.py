@@ -1,7 +1,7 @@
 """The seals of the audit log: a tree over its records, and the heads signed over it.
 
 Revision ID: 0009
-Revises: 0007
+Revises: 0008
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 
 def upgrade() -> None:
