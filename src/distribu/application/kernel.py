@@ -55,7 +55,6 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
-T = TypeVar("T")
 
 TRIES: Final = 4
 """How often a command is run when the store gives up on it through nobody's fault."""
@@ -426,8 +425,8 @@ class Distribu:
         return actor
 
     async def _counted(
-        self, actor: Actor, request: type[Request[Any]], attempt: Callable[[], Awaitable[T]]
-    ) -> T:
+        self, actor: Actor, request: type[Request[Any]], attempt: Callable[[], Awaitable[A]]
+    ) -> A:
         began = self.ports.clock.elapsed()
         outcome = "internal_error"
         try:
