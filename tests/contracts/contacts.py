@@ -81,9 +81,9 @@ async def register(
     await shop.execute(asked, visitor(store or shop))
 
 
-async def verified(shop: Harness, email: str) -> None:
+async def verified(shop: Harness, email: str, password: str = PASSWORD) -> None:
     """Follow the link that was mailed after registering."""
-    await take(shop, Purpose.VERIFY, await token_to(shop, email), shop)
+    await take(shop, Purpose.VERIFY, await token_to(shop, email), shop, password)
 
 
 async def customers_of(shop: Shop) -> list[Customer]:
@@ -201,7 +201,9 @@ class ContactUseCases:
         await register(shop, email, password=OTHER)
         async with refused(shop, "invalid_token"):
             await take(shop, Purpose.VERIFY, first, shop)
-        await verified(shop, email)
+        async with refused(shop, "wrong_password"):
+            await verified(shop, email)
+        await verified(shop, email, OTHER)
         (customer,) = await customers_of(shop)
         assert len(await contacts_of(shop, customer.id)) == 1
         with pytest.raises(Unauthenticated):
@@ -376,7 +378,7 @@ class ContactUseCases:
             with pytest.raises(Unauthenticated):
                 await sign_in(shop, email, store=store)
         await sign_up(shop, contact, password=OTHER)
-        await take(shop, Purpose.VERIFY, await token_to(shop, contact), None)
+        await take(shop, Purpose.VERIFY, await token_to(shop, contact), None, OTHER)
         user = (await sign_in(shop, contact, OTHER)).session
         buyer = (await sign_in(shop, contact, store=shop)).session
         await shop.execute(

@@ -69,6 +69,13 @@ async def with_app(shop: Harness, role: Role = Role.MEMBER) -> tuple[str, str, l
     return email, offered.secret, confirmed.codes
 
 
+async def whole(shop: Harness, email: str, code: str) -> Actor:
+    """Somebody who has signed in and shown a code."""
+    waiting = await acting(shop, (await sign_in(shop, email)).session)
+    await shop.execute(GiveCode(code=code), waiting)
+    return await FactorUseCases()._now(shop, waiting)
+
+
 async def with_passkey(shop: Harness) -> tuple[str, Device, list[str]]:
     """Somebody of the team with a passkey: their address, the device, and their recovery codes."""
     email, device = await staff_with_password(shop), device_of(shop)
@@ -375,6 +382,19 @@ class FactorUseCases:
         await shop.execute(EditCompany(require_second_factor=True))
         await is_refused(shop, await self._now(shop, before), ListMembers(), "second_factor_required")
         assert (await shop.execute(ListMembers(), await self._now(shop, actor))).items
+
+    async def test_without_a_factor_nobody_has_shown_one(self, shop: Harness) -> None:
+        """Where one is required it is not met by one that was there for a moment."""
+        email, _, codes = await with_app(shop)
+        await shop.execute(EditCompany(require_second_factor=True))
+        actor, other = [await whole(shop, email, code) for code in codes[:2]]
+        assert (await shop.execute(ListMembers(), await self._now(shop, actor))).items
+        await shop.execute(RemoveApp(password=PASSWORD), actor)
+        barred = await self._now(shop, actor)
+        await is_refused(shop, barred, ListMembers(), "second_factor_required")
+        grant = await shop.distribu.ports.directory.staff_session(other.session_id or "")
+        assert grant is None or grant.actor(now=shop.clock.now(), ip=None) is None
+        await shop.execute(EditCompany(require_second_factor=False))
 
     # --- who else ------------------------------------------------------------------------------
 

@@ -469,6 +469,26 @@ class MemberUseCases:
             async with refused(it.shop, "member_not_found", NotFound):
                 await it.shop.execute(request, await it.actor("OWNER"))
 
+    async def test_whoever_is_made_less_has_offered_less(self, shop: Harness) -> None:
+        it, second = await cast(shop), address(shop, "second")
+        invite = InviteMember(email=second, role=Role.ADMIN)
+        await it.shop.execute(invite, await it.actor("ADMIN"))
+        token = await token_to(shop, second)
+        await it.shop.execute(ChangeRole(member_id=it.id("ADMIN"), role=Role.MEMBER))
+        async with refused(it.shop, "invalid_token"):
+            taking = AcceptInvitation(token=token, full_name="Eve", password=PASSWORD)
+            await it.shop.execute(taking, visitor())
+
+    async def test_an_invitation_is_mailed_again_five_times_an_hour(self, shop: Harness) -> None:
+        it = await cast(shop)
+        again = ResendInvitation(invitation_id=it.offers[Role.MEMBER].id)
+        for _ in range(5):
+            await it.shop.execute(again, await it.actor("ADMIN"))
+        async with refused(it.shop, "rate_limited", RateLimited):
+            await it.shop.execute(again, await it.actor("ADMIN"))
+        shop.clock.advance(hours=1)
+        await it.shop.execute(again, await it.actor("ADMIN"))
+
     async def test_a_role_counts_from_the_next_request(self, shop: Harness) -> None:
         it = await cast(shop)
         person = it.staff["MEMBER"]

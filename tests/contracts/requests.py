@@ -162,7 +162,7 @@ CHANGING: Final[tuple[Request[Any], ...]] = (
 VISITING: Final[tuple[Request[Any], ...]] = (
     accounts.SignUp(company_name="Mine", full_name="New", email=_EMAIL, password=_PASSWORD),
     accounts.ResendVerification(email=_EMAIL),
-    accounts.VerifyEmail(token="no token"),
+    accounts.VerifyEmail(token="no token", password=_PASSWORD),
     accounts.RequestPasswordReset(email=_EMAIL),
     accounts.ResetPassword(token="no token", password=_PASSWORD),
     accounts.ConfirmEmail(token="no token"),

@@ -45,7 +45,7 @@ from distribu.domain.accounts import REALM, SESSIONS_MAX, Purpose, Session
 from distribu.domain.errors import RateLimited
 from distribu.domain.values import CompanyId
 from tests import people
-from tests.contracts.asking import refused
+from tests.contracts.asking import outcomes, refused
 from tests.contracts.visiting import (
     OTHER,
     PASSWORD,
@@ -226,7 +226,7 @@ class SessionUseCases:
                 "register": RegisterCustomer(name="Green", email=email, password=PASSWORD),
                 "reset": RequestPasswordReset(email=email),
                 "resend": ResendVerification(email=email),
-                "verify": VerifyEmail(token=token),
+                "verify": VerifyEmail(token=token, password=PASSWORD),
                 "take a reset": ResetPassword(token=token, password=PASSWORD),
                 "confirm": ConfirmEmail(token=token),
                 "welcome": AcceptContactInvite(token=token, password=PASSWORD),
@@ -297,6 +297,30 @@ class SessionUseCases:
         await sign_in(shop, other)
         shop.clock.advance(seconds=900)
         await sign_in(shop, email)
+
+    async def test_one_customer_of_a_provider_guesses_as_often_as_anybody(self, shop: Harness) -> None:
+        """The whole /64 of IPv6 is one line, and an IPv4 address is one however it is written."""
+        email = await staff_with_password(shop)
+        for ips in (
+            [f"2001:db8:77:7:{n:x}::1" for n in range(11)],
+            ["203.0.113.99" if n % 2 else "::ffff:203.0.113.99" for n in range(11)],
+        ):
+            asked = SignIn(email=email, password=WRONG)
+            came = [(await outcomes(shop.execute(asked, Actor.visitor(ip=ip))))[0] for ip in ips]
+            assert came == ["wrong_credentials"] * 10 + ["rate_limited"]
+
+    async def test_a_device_is_known_as_long_as_the_password(self, shop: Harness) -> None:
+        """Who once had the account in hand cannot use up what its own devices have."""
+        email = await staff_with_password(shop)
+        entered = await sign_in(shop, email)
+        change = ChangePassword(password=PASSWORD, new_password=OTHER)
+        await shop.execute(change, await acting(shop, entered.session))
+        again = await sign_in(shop, email, OTHER)
+        assert device_of(again) != device_of(entered)
+        for _ in range(30):
+            await outcomes(sign_in(shop, email, WRONG, device=device_of(entered)))
+        assert await outcomes(sign_in(shop, email, OTHER)) == ["rate_limited"]
+        await sign_in(shop, email, OTHER, device=device_of(again))
 
     async def test_a_known_device_guesses_thirty_times(self, shop: Harness) -> None:
         email = await staff_with_password(shop)

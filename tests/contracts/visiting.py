@@ -221,7 +221,7 @@ def counted(shop: Shop) -> tuple[Distribu, list[str]]:
 # --- links that are out --------------------------------------------------------------------------
 
 TAKING: Final[dict[Purpose, Callable[[str], Request[None]]]] = {
-    Purpose.VERIFY: lambda token: VerifyEmail(token=token),
+    Purpose.VERIFY: lambda token: VerifyEmail(token=token, password=PASSWORD),
     Purpose.RESET: lambda token: ResetPassword(token=token, password=OTHER),
     Purpose.EMAIL: lambda token: ConfirmEmail(token=token),
     Purpose.INVITE: lambda token: AcceptContactInvite(token=token, password=OTHER),
@@ -296,9 +296,14 @@ async def link(shop: Harness, purpose: Purpose, store: Shop | None) -> Out:
     )
 
 
-async def take(shop: Shop, purpose: Purpose, token: str, store: Shop | None) -> None:
-    """Follow a link for a purpose."""
-    await shop.execute(TAKING[purpose](token), visitor(store))
+async def take(
+    shop: Shop, purpose: Purpose, token: str, store: Shop | None, password: str = PASSWORD
+) -> None:
+    """Follow a link for a purpose; that of a sign-up with the password that was chosen then."""
+    request = TAKING[purpose](token)
+    if isinstance(request, VerifyEmail):
+        request = VerifyEmail(token=token, password=password)
+    await shop.execute(request, visitor(store))
 
 
 def altered(token: str) -> dict[str, str]:

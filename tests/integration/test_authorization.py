@@ -157,7 +157,7 @@ def bodies(cast: Cast) -> dict[str, dict[str, Any]]:
             "password": "correct horse battery",
         },
         "SignIn": {"email": "another@example.test", "password": "no such password"},
-        "VerifyEmail": {"token": "no token"},
+        "VerifyEmail": {"token": "no token", "password": "correct horse battery"},
         "ConfirmEmail": {"token": "no token"},
         "ResetPassword": {"token": "no token", "password": "correct horse battery"},
         **{

@@ -157,7 +157,9 @@ class TestAuthentication:
         """Staff and customers: the password is hashed, and in no table, no log and no token."""
         caplog.set_level(logging.DEBUG)
         email = await signed_up(shop, browser)
-        assert (await post(browser, "/auth/verify", token=await token_to(shop, email))).status_code == 204
+        assert (
+            await post(browser, "/auth/verify", token=await token_to(shop, email), password=PASSWORD)
+        ).status_code == 204
         refused(await post(browser, "/auth/sign-in", email=email, password=WRONG), 401, "wrong_credentials")
         staff = await post(browser, "/auth/sign-in", email=email, password=PASSWORD)
         buyer = await contact_with_password(shop, await shop.customer())
@@ -208,13 +210,13 @@ class TestAuthentication:
         assert len(await mails_to(shop, email)) == 1
         token = await token_to(shop, email)
         assert holding(root, token) == set()
-        assert (await post(browser, "/auth/verify", token=token)).status_code == 204
+        assert (await post(browser, "/auth/verify", token=token, password=PASSWORD)).status_code == 204
         assert (await post(browser, "/auth/sign-in", email=email, password=PASSWORD)).status_code == 200
-        refused(await post(browser, "/auth/verify", token=token), 422, "invalid_token")
+        refused(await post(browser, "/auth/verify", token=token, password=PASSWORD), 422, "invalid_token")
         late = await signed_up(shop, browser)
         token = await token_to(shop, late)
         shop.clock.advance(hours=24)
-        refused(await post(browser, "/auth/verify", token=token), 422, "invalid_token")
+        refused(await post(browser, "/auth/verify", token=token, password=PASSWORD), 422, "invalid_token")
 
     async def test_password_reset(
         self, shop: Harness, browser: httpx.AsyncClient, root: "psycopg.Connection[Any]"
@@ -513,7 +515,10 @@ class TestRateLimiting:
             ]
             assert 429 not in statuses[:most], path
             assert statuses[most] == 429, path
-        tries = [(await post(browser, "/auth/verify", token="A" * 86)).status_code for _ in range(31)]
+        tries = [
+            (await post(browser, "/auth/verify", token="A" * 86, password=PASSWORD)).status_code
+            for _ in range(31)
+        ]
         assert tries == [422] * 30 + [429]
 
     async def test_backend(self, settings: Settings, redis_server: RedisServer) -> None:

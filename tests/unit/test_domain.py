@@ -193,6 +193,25 @@ class TestActors:
                 make()
 
 
+@given(st.text(min_size=1, max_size=20))
+def test_a_canonical_address_is_its_own_canonical_form(local: str) -> None:
+    try:
+        once = canonical_email(f"{local}@x.example")
+    except Invalid:
+        return
+    assert canonical_email(once) == once
+
+
+@pytest.mark.parametrize("email", ["\u0124\u0331@x.example", "\u1e96@x.example"])
+def test_lower_case_can_be_composed_further(email: str) -> None:
+    assert canonical_email(canonical_email(email)) == canonical_email(email)
+
+
+def test_no_address_is_an_encoded_word() -> None:
+    with pytest.raises(Invalid):
+        canonical_email("=?utf-8?q?x=2Cevil=40e.vil=2C?=@x.example")
+
+
 class TestSecrets:
     def test_a_secret_shows_itself_to_nobody_but_by_name(self) -> None:
         secret = Secret("whsec_topsecret")

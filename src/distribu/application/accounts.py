@@ -23,7 +23,7 @@ from distribu.domain.accounts import (
 from distribu.domain.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from distribu.domain.passwords import acceptable
 from distribu.domain.team import Company, Membership
-from distribu.domain.values import CompanyId, Secret, canonical_email, slug_of
+from distribu.domain.values import CompanyId, Secret, canonical_email, limited_as, slug_of
 
 QUARTER_S: Final = 900.0
 HOUR_S: Final = 3600.0
@@ -118,7 +118,7 @@ class Register(Command[None], frozen=True, kw_only=True):
             credentials,
             Purpose.VERIFY,
             self.email,
-            letters.VerifyYourEmail(name=self.full_name, wanted=self.company_name),
+            letters.VerifyYourEmail(),
         )
         work.save(user, credentials)
 
@@ -146,20 +146,30 @@ class MailVerification(Command[None], frozen=True, kw_only=True):
     async def run(self, work: Work) -> None:
         login = await work.logins.by_email(self.email)
         if login is not None and login.credentials.verified_at is None:
-            letter = letters.VerifyYourEmail(name=login.full_name, **await store_of(work))
+            letter = letters.VerifyYourEmail(**await store_of(work))
             work.save(mail_link(work, login.credentials, Purpose.VERIFY, login.email, letter))
 
 
 class VerifyEmail(Process[None], frozen=True, kw_only=True):
-    """Follow a verification link. Somebody who signed up with a company has it from now on."""
+    """Follow a verification link, with the password one chose. A company asked for is there from now on.
+
+    The link proves the address, and the password that it is whoever signed up: anybody can sign up with an
+    address of somebody else's, who would let them in by following the link. A wrong password leaves the link
+    as it was; whoever has forgotten theirs asks for a reset.
+    """
 
     needs = Permission.VISIT
 
     token: fields.Password
+    password: fields.Password
 
     async def run(self, outside: Outside) -> None:
         await knock(outside, "link", LINKS_PER_IP, QUARTER_S)
         link, login = await linked(outside, self.token, Purpose.VERIFY)
+        await outside.limit("proof", login.id, PROOFS_PER_ACCOUNT, QUARTER_S)
+        verdict = await outside.hasher.verify(Secret(self.password), login.credentials.password_hash)
+        if not verdict.right:
+            raise Refused("wrong_password")
         await found_wanted(outside, login)
         await outside.inside(outside.home, Verify(holder_id=login.id, digest=link.digest.hex()))
 
@@ -197,10 +207,14 @@ async def found_wanted(outside: Outside, login: Login) -> None:
 
 
 async def found(outside: Outside, company_id: CompanyId, name: str, owner_id: str) -> None:
-    """Found a company under an id; its slug gets a number when another company has it already."""
+    """Found a company under an id; its slug gets a number when another company has it already.
+
+    Where the first numbers are taken too it is a random one: nobody can use them all up for others.
+    """
     slug = slug_of(name)
-    for tried in range(2, 1000):
-        candidate = slug if tried == 2 else f"{slug[:55].rstrip('-')}-{tried - 1}"
+    for tried in range(1, 20):
+        number = str(tried) if tried < 10 else outside.entropy.bytes(4).hex()
+        candidate = slug if tried == 1 else f"{slug[:50].rstrip('-')}-{number}"
         taken = await outside.directory.company(candidate)
         if taken is not None and taken != company_id:
             continue
@@ -426,6 +440,9 @@ class MailNewAddress(Command[None], frozen=True, kw_only=True):
         if holder is not None:
             if holder.id != login.id:
                 work.mail(self.email, letters.AlreadyRegistered(company=await name_of(work)))
+            # A link that nobody gets: it ends the one before, as it would if the address were free.
+            unsent = work.entropy(32)
+            work.save(login.credentials.issue(Purpose.EMAIL, unsent, at=work.now, new_email=self.email))
             return
         letter = letters.ConfirmYourEmail(**await store_of(work))
         work.save(mail_link(work, login.credentials, Purpose.EMAIL, self.email, letter))
@@ -563,7 +580,7 @@ async def knock(outside: Outside, what: str, most: int, window_s: float) -> None
 
     Raises `RateLimited`, `NotFound` at a store that has ended, and `Forbidden` at one that is suspended.
     """
-    await outside.limit(what, outside.actor.ip or "nowhere", most, window_s)
+    await outside.limit(what, limited_as(outside.actor.ip or "nowhere"), most, window_s)
     if outside.home != REALM:
         await outside.inside(outside.home, SeeStore())
 

@@ -85,7 +85,7 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
             work.mail(self.email, letters.AskTheStore(company=company.name))
         elif login.credentials.verified_at is None and login.credentials.password_hash is not None:
             again = login.credentials.change_password(self.password_hash, at=work.now)
-            letter = letters.VerifyYourEmail(name=self.name, **await store_of(work))
+            letter = letters.VerifyYourEmail(**await store_of(work))
             work.save(mail_link(work, again, Purpose.VERIFY, self.email, letter))
         else:
             work.mail(self.email, letters.AlreadyRegistered(company=company.name))
@@ -116,7 +116,7 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
             verified=False,
             at=work.now,
         )
-        letter = letters.VerifyYourEmail(name=self.name, store=company.slug, company=company.name)
+        letter = letters.VerifyYourEmail(store=company.slug, company=company.name)
         work.save(customer, contact, mail_link(work, credentials, Purpose.VERIFY, self.email, letter))
         for leader in await work.members.leaders(limit=TOLD_MAX):
             work.mail(

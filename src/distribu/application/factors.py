@@ -150,8 +150,9 @@ class DropApp(Command[None], frozen=True, kw_only=True):
     internal = True
 
     async def run(self, work: Work) -> None:
-        work.save((await _of(work, work.actor.id)).without_app(at=work.now))
-        await _tell(work, removed="the app that gives codes")
+        factor = (await _of(work, work.actor.id)).without_app(at=work.now)
+        work.save(factor)
+        await _removed(work, factor, "the app that gives codes")
 
 
 class OfferPasskey(Process[profiles.ChallengeView], frozen=True, kw_only=True):
@@ -241,8 +242,9 @@ class DropPasskey(Command[None], frozen=True, kw_only=True):
     async def run(self, work: Work) -> None:
         factor = await _of(work, work.actor.id)
         name = factor.passkey(self.id).name
-        work.save(factor.without(self.id, at=work.now))
-        await _tell(work, removed=f"the passkey {name}")
+        factor = factor.without(self.id, at=work.now)
+        work.save(factor)
+        await _removed(work, factor, f"the passkey {name}")
 
 
 class RenewRecoveryCodes(Process[profiles.RecoveryCodesView], frozen=True, kw_only=True):
@@ -382,7 +384,7 @@ async def _enter(outside: Outside, complete: CompleteSignIn, user_agent: str) ->
     if whole.session.current is not None:
         note = NoteSignIn(user_id=whole.login.id, user_agent=user_agent)
         await outside.inside(whole.session.current, note)
-    device = device_of(outside, whole.login.email)
+    device = device_of(outside, whole.login.email, whole.login)
     return Entered(session=whole.session, login=whole.login, device=device)
 
 
@@ -472,6 +474,17 @@ async def _shown(work: Work, kind: FactorKind, *, added: str) -> None:
     session = await work.sessions.get(work.actor.session_id or "")
     work.save(session.complete(kind, lasts=STAFF_SESSION, at=work.now))
     await _tell(work, added=added)
+
+
+async def _removed(work: Work, factor: SecondFactor, what: str) -> None:
+    """With the last factor goes what sessions have seen of it: this one goes on without, the others end."""
+    if not factor.active:
+        login, session = await work.together(
+            work.logins.get(work.actor.id), work.sessions.get(work.actor.session_id or "")
+        )
+        credentials = login.credentials.end_sessions(at=work.now)
+        work.save(credentials, session.without_factor(credentials.epoch, at=work.now))
+    await _tell(work, removed=what)
 
 
 async def _tell(work: Work, *, added: str = "", removed: str = "") -> None:

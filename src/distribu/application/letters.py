@@ -63,12 +63,12 @@ class Linked(Letter, frozen=True, kw_only=True):
 
 
 class VerifyYourEmail(Linked, frozen=True, kw_only=True):
-    """To somebody who signed up or registered: the address is to be proven."""
+    """To somebody who signed up or registered: the address is to be proven.
+
+    It repeats nothing of what was typed then: somebody may have wanted to write to a stranger through us.
+    """
 
     path = "verify"
-
-    name: str
-    wanted: str = ""
 
 
 class AlreadyRegistered(Letter, frozen=True, kw_only=True):

@@ -65,11 +65,11 @@ class SignIn(Process[Entered], frozen=True, kw_only=True):
     async def run(self, outside: Outside) -> Entered:
         email = canonical_email(self.email)
         await knock(outside, "login", LOGINS_PER_IP, QUARTER_S)
-        device = device_of(outside, email)
+        login = await outside.inside(outside.home, FindLogin(email=email))
+        device = device_of(outside, email, login)
         known = self.device == device.reveal()
         account = outside.mark("account", outside.home, email)
         await outside.limit("account", f"{account} {known}", LOGINS_PER_ACCOUNT, QUARTER_S)
-        login = await outside.inside(outside.home, FindLogin(email=email))
         password = Secret(self.password)
         encoded = login.credentials.password_hash if login is not None else None
         verdict = await outside.hasher.verify(password, encoded)
@@ -103,9 +103,13 @@ class SignIn(Process[Entered], frozen=True, kw_only=True):
         await tell_failed(outside, NoteFailedSignIn(holder_id=holder, why=why))
 
 
-def device_of(outside: Outside, email: str) -> Secret:
-    """What a device keeps on which somebody has signed in."""
-    return Secret(outside.mark("device", outside.home, email))
+def device_of(outside: Outside, email: str, login: Login | None) -> Secret:
+    """What a device keeps on which somebody has signed in, until their sessions are ended everywhere.
+
+    A device that was lost is known no more once the password was changed.
+    """
+    epoch = login.credentials.epoch if login is not None else 0
+    return Secret(outside.mark("device", outside.home, email, str(epoch)))
 
 
 async def tell_failed(outside: Outside, note: "NoteFailedSignIn") -> None:

@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from distribu.application import fields, letters, profiles, views
 from distribu.application.accounts import (
+    HOUR_S,
     LINKS_PER_IP,
     QUARTER_S,
     Digest,
@@ -92,6 +93,9 @@ class ReadMe(Query[views.MeView], frozen=True, kw_only=True):
 
 # --- who works for it ------------------------------------------------------------------------
 
+LINKS_PER_INVITATION: Final = 5
+"""How often the same invitation is mailed again in an hour."""
+
 COMPANIES_MAX: Final = 20
 """Companies that one person may own or work for when they open another."""
 
@@ -149,7 +153,7 @@ class ReadMember(Query[Membership], frozen=True, kw_only=True):
 
 
 class ChangeRole(Command[Membership], frozen=True, kw_only=True):
-    """Make a member an admin, or the other way round."""
+    """Make a member an admin, or the other way round: then what they have offered to others is taken back."""
 
     needs = Permission.MEMBERS_MANAGE
 
@@ -158,8 +162,11 @@ class ChangeRole(Command[Membership], frozen=True, kw_only=True):
 
     async def run(self, work: Work) -> Membership:
         by = await acting(work, Permission.MEMBERS_MANAGE)
-        member = (await work.members.get(self.member_id)).change_role(self.role, by=by, at=work.now)
+        before = await work.members.get(self.member_id)
+        member = before.change_role(self.role, by=by, at=work.now)
         work.save(member)
+        if member.role is Role.MEMBER and before.role is not Role.MEMBER:
+            await _withdraw(work, member)
         return member
 
 
@@ -190,6 +197,11 @@ class LeaveCompany(Command[None], frozen=True, kw_only=True):
 
 async def _gone(work: Work, member: Membership) -> None:
     work.save(member)
+    await _withdraw(work, member)
+
+
+async def _withdraw(work: Work, member: Membership) -> None:
+    """Take back what somebody has offered who could not offer it any more."""
     for invitation in await work.invitations.by(member.id):
         work.save(invitation.revoke(at=work.now))
 
@@ -341,12 +353,28 @@ class EditInvitation(Command[Invitation], frozen=True, kw_only=True):
         return invitation
 
 
-class ResendInvitation(Command[None], frozen=True, kw_only=True):
+class ResendInvitation(Process[None], frozen=True, kw_only=True):
     """Mail an invitation once more, with a new link; the one before is good for nothing any more."""
 
     needs = Permission.MEMBERS_INVITE
 
     invitation_id: fields.InvitationIdInPath
+
+    async def run(self, outside: Outside) -> None:
+        if outside.actor.company_id is None:
+            raise Forbidden("forbidden")
+        await outside.limit("invitation", self.invitation_id, LINKS_PER_INVITATION, HOUR_S)
+        mail = MailInvitation(invitation_id=self.invitation_id)
+        await outside.inside(outside.actor.company_id, mail)
+
+
+class MailInvitation(Command[None], frozen=True, kw_only=True):
+    """Mail an invitation with a new link."""
+
+    needs = None
+    internal = True
+
+    invitation_id: fields.Uuid
 
     async def run(self, work: Work) -> None:
         await acting(work, Permission.MEMBERS_INVITE)

@@ -501,6 +501,10 @@ class Session(Entity):
             return self
         return self._after(CompanySwitched(company=company), at=at, current=company)
 
+    def without_factor(self, epoch: int, *, at: datetime) -> Self:
+        """Outlive the end of all others, as a session that has seen no second factor."""
+        return self._after(SessionRenewed(), at=at, epoch=epoch, factor=FactorState.NONE)
+
     def renew(self, epoch: int, *, at: datetime) -> Self:
         """Outlive the change that ended all others."""
         return self._after(SessionRenewed(), at=at, epoch=epoch)

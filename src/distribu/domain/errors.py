@@ -17,7 +17,7 @@ CODES: Final[Mapping[str, str]] = {
     "request_timeout": "The body did not arrive in time.",
     "method_not_allowed": "This path does not know that method.",
     # who is asking
-    "unauthenticated": "No key, or one that is wrong, expired or revoked.",
+    "unauthenticated": "No key or session, or one that is wrong, over or revoked.",
     "missing_scope": "The key lacks the scope that is named.",
     "forbidden": "This actor may not do that.",
     "https_required": "Only HTTPS is answered; a key or password sent without it should be replaced.",

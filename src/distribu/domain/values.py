@@ -5,6 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
+from ipaddress import IPv6Network, ip_address
 from typing import Final, NewType, Self
 from zoneinfo import available_timezones
 
@@ -91,14 +92,15 @@ _SLUG: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def canonical_email(value: str) -> str:
-    """The one form in which an address is stored and compared: NFKC, trimmed, lower case.
+    """The one form in which an address is stored and compared: NFKC, trimmed, lower case, NFKC again.
 
-    Raises `Invalid`.
+    Lower case can be in need of it: what is canonical stays as it is. Raises `Invalid`.
     """
-    email = unicodedata.normalize("NFKC", value).strip().lower()
+    email = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).strip().lower())
     local, _, domain = email.rpartition("@")
     labels = domain.split(".")
-    fits = len(email) <= 254 and _LOCAL.fullmatch(local) and len(labels) > 1
+    # "=?" begins an encoded word (RFC 2047), which is something else where it is read.
+    fits = len(email) <= 254 and _LOCAL.fullmatch(local) and "=?" not in local and len(labels) > 1
     if not fits or not all(map(_is_label, labels)):
         raise Invalid("invalid_request", fields={"email": "is not an email address"})
     return email
@@ -226,3 +228,15 @@ _COUNTRIES: Final = frozenset(
     SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG
     UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW""".split()
 )
+
+
+def limited_as(address: str) -> str:
+    """What a limit counts an address as: one customer of a provider has the whole /64 of IPv6 (RFC 6177)."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return str(found)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return str(mapped) if mapped else str(IPv6Network((int(found) >> 64 << 64, 64)))

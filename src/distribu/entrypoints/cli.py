@@ -170,7 +170,9 @@ def demo(orders: Path | None, url: str | None, key: str | None, data_dir: str | 
     """Make the demo company, or find it; print a key to it and an order to paste.
 
     With --orders the invoices of a file are placed through the public API. Running that again places
-    only what is not there yet.
+    only what is not there yet. It is a CSV file with a line for each line of an invoice, in the columns of
+    the Online Retail data set (UCI Machine Learning Repository, CC BY 4.0): InvoiceNo, StockCode,
+    Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country.
 
     Example: distribu demo --orders online-retail-10k.csv
     """

@@ -46,18 +46,6 @@ def client_ip(http: HttpRequest[Any, Any, Any], trusted: tuple[Network, ...]) ->
     return client
 
 
-def limited_as(address: str) -> str:
-    """What a limit counts an address as: one customer of a provider has the whole /64 of IPv6 (RFC 6177)."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if found.version == 4:
-        return str(found)
-    mapped = getattr(found, "ipv4_mapped", None)
-    return str(mapped) if mapped else str(IPv6Network((int(found) >> 64 << 64, 64)))
-
-
 def _address(hop: str) -> str | None:
     """A hop as an address, without the port that some proxies write behind it."""
     text = hop.strip()

@@ -8,8 +8,8 @@ from litestar import Request as HttpRequest
 from distribu.application.ports import Limit, RateLimiter, Standing
 from distribu.domain.access import Actor
 from distribu.domain.errors import RateLimited
+from distribu.domain.values import limited_as
 from distribu.entrypoints.http.browser import Header, Scope
-from distribu.entrypoints.http.client import limited_as
 
 WINDOW_S: Final = 60.0
 _STANDINGS: Final = "distribu_standings"

@@ -54,6 +54,7 @@ _ENTERS: Final = Route(
     result=profiles.EnteredView,
     view=profiles.entered,
     enters=True,
+    floor_s=FLOOR_S,
 )
 
 AUTH: Final = (

@@ -128,7 +128,7 @@ _ONCE: Final = (
 
 _REFUSALS: Final = {
     "400": "Not JSON, a wrong type, an unknown field, or out of range; `fields` says where.",
-    "401": "No key, or one that is wrong, expired or revoked.",
+    "401": "No key or session, or one that is wrong, over or revoked.",
     "403": "The key lacks the scope that is named; or, in production, it was sent without HTTPS.",
     "404": "Absent, or another company's: the same answer.",
     "405": "The path does not know the method.",
