@@ -587,8 +587,6 @@ Index("mails_dead", mails.c.id, postgresql_where=mails.c.status == sa.literal_co
 Index("mails_due", mails.c.next_attempt_at, postgresql_where=mails.c.status == sa.literal_column("'PENDING'"))
 
 TENANT: Final = "company_id = nullif(current_setting('app.company_id', true), '')::uuid"
-NO_CONTACT: Final = "nullif(current_setting('app.customer_id', true), '') IS NULL"
-
 
 FOR_CONTACTS: Final[Mapping[str, str | None]] = {
     "companies": None,
@@ -606,16 +604,8 @@ FOR_CONTACTS: Final[Mapping[str, str | None]] = {
 Of a table that is not here it sees nothing.
 """
 
-READ_BY_CONTACTS: Final = frozenset({"companies", "price_overrides"})
-"""A contact reads these and writes nothing into them."""
-
 APPEND_ONLY: Final = frozenset({"records", "record_people", "stock_movements", "payments", "order_lines"})
 """The application may insert into these and read them, and nothing else."""
-
-INSERTED_BY_CONTACTS: Final = frozenset(
-    {"records", "record_people", "unsealed", "stock_movements", "outbox", "mails", "credentials"}
-)
-"""A contact's order writes into these without seeing them."""
 
 QUEUE_TABLES: Final[Mapping[str, str]] = {
     "outbox": "SELECT, INSERT, DELETE",

@@ -55,8 +55,6 @@ FROM_HEADERS: Final = frozenset({"user-agent", "device"})
 _UUID: Final = compiled(UUID_PATTERN.strip("^$"))
 _ETAG: Final = compiled(r'^(?:W/)?"(\d{1,9})"$')
 
-Fields = Mapping[str, inspect.Field]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
