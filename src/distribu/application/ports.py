@@ -45,6 +45,9 @@ from distribu.domain.webhooks import Attempt, DeliveryStatus
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+ANSWERS_KEPT: Final = timedelta(hours=24)
+"""How long a request under an idempotency key is answered as the first one was."""
+
 MAILS_KEPT: Final = timedelta(days=30)
 """How long it is known that a mail was sent, or could not be."""
 

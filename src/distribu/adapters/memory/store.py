@@ -35,6 +35,7 @@ from distribu.adapters.memory.reading import Finder, MemoryRead, page
 from distribu.adapters.memory.seals import Seals, Text, sealed_of
 from distribu.application.finders import FEED_SCAN, Feed, Happened, feed_after
 from distribu.application.ports import (
+    ANSWERS_KEPT,
     BACKLOG_MAX,
     DELIVERIES_KEPT,
     MAILS_KEPT,
@@ -86,7 +87,6 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
 
 WAIT_S: Final = 5.0
-ANSWERS_KEPT: Final = timedelta(hours=24)
 
 
 @dataclass(slots=True)

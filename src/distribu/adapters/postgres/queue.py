@@ -12,8 +12,8 @@ from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from distribu.adapters.postgres.driver import teach
-from distribu.adapters.postgres.store import ANSWERS_KEPT
 from distribu.application.ports import (
+    ANSWERS_KEPT,
     BACKLOG_MAX,
     DELIVERIES_KEPT,
     MAILS_KEPT,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from time import monotonic
 from typing import Any, Final, TypeVar, cast
 
@@ -44,6 +43,7 @@ from distribu.adapters.postgres.team import PostgresCompanies, PostgresInvitatio
 from distribu.adapters.postgres.webhooks import PostgresEvents, PostgresWebhooks
 from distribu.adapters.postgres.writing import INSERT_ORDER, KEEP, writing
 from distribu.application.ports import (
+    ANSWERS_KEPT,
     Again,
     AlreadyAnswered,
     Change,
@@ -72,8 +72,6 @@ WAITING_MAX: Final = 2_000
 
 IDLE_KEPT_S: Final = 3_000.0
 """The age up to which a connection is kept ready; older ones pass the pool, which replaces them."""
-
-ANSWERS_KEPT: Final = timedelta(hours=24)
 
 _READ: Final = Statement(
     sa.text(
