@@ -232,10 +232,11 @@ class TestSecondFactor:
 class TestEnds:
     """What ends a session ends it at the next request, wherever that is asked."""
 
-    async def test_signing_out(self, shop: Shop, browser: httpx.AsyncClient) -> None:
+    @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "once"}], ids=["as it is", "under a key"])
+    async def test_signing_out(self, headers: dict[str, str], shop: Shop, browser: httpx.AsyncClient) -> None:
         name, token = cookie_of(shop, await people.staff(shop, Role.OWNER))
         carry(browser, name, token)
-        left = await browser.post("/account/sign-out")
+        left = await browser.post("/account/sign-out", headers=headers)
         assert left.status_code == 204
         assert "Max-Age=0" in left.headers["set-cookie"]
         carry(browser, name, token)

@@ -107,19 +107,19 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
         key = _idempotency_key(request) if issubclass(route.request, Command) else None
         if key is None:
             result = await distribu.execute(actor, asked)
-            headers = [*etag(result), *door.cookies(request, route, result)]
-            return answer(body_of(route, result), route.status, headers, _id(distribu))
-        version: list[tuple[str, str]] = []
+            told = [*etag(result), *door.cookies(request, route, result)]
+            return answer(body_of(route, result), route.status, told, _id(distribu))
+        headers: list[tuple[str, str]] = []
 
         def rendered(result: Any) -> bytes:
-            version[:] = etag(result)
+            headers[:] = [*etag(result), *door.cookies(request, route, result)]
             return body_of(route, result)
 
         once: Once[Any] = Once(key, rendered, secret=route.secret)
         given = await distribu.execute_once(actor, asked, once)
         # What is replayed may have changed since: its version then is of no use in an If-Match.
-        more = [("idempotent-replayed", "true")] if given.replayed else version
-        return answer(given.body, route.status, more, _id(distribu))
+        told = [("idempotent-replayed", "true")] if given.replayed else headers
+        return answer(given.body, route.status, told, _id(distribu))
 
     async def slowly(request: Http) -> ASGIResponse:
         """As long for a refusal as for an answer, whatever is known."""
