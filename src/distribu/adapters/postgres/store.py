@@ -1,4 +1,4 @@
-"""The store: transactions, and the one statement list that writes a change with all it entails."""
+"""The store: its connections, the look-ups before a company is known, and one transaction."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -195,11 +195,11 @@ class PostgresStore:
         async with self.line() as line:
             yield PostgresTx(line, scope, readonly, once, self.clock)
 
-    async def ask(self, call: Call) -> list[Row]:
-        """The rows of one statement in a transaction of its own."""
+    async def ask(self, *calls: Call) -> list[Row]:
+        """The rows of the last of some statements, in a transaction of their own."""
         async with self.line() as line:
             try:
-                return (await line.send([call]))[0]
+                return (await line.send(calls))[-1]
             except StatementFailed as failed:
                 raise refusal(failed.error) from failed.error
             except errors.Error as error:
@@ -226,14 +226,7 @@ class PostgresStore:
     async def _within(self, company_id: CompanyId, statement: Statement, id: str) -> list[Row]:
         """The rows of one statement that sees one company."""
         opening = _READ.of(company=company_id, customer="")
-        asked = statement.of(company=company_id, customer=None, id=id)
-        async with self.line() as line:
-            try:
-                return (await line.send([opening, asked]))[1]
-            except StatementFailed as failed:
-                raise refusal(failed.error) from failed.error
-            except errors.Error as error:
-                raise refusal(error) from error
+        return await self.ask(opening, statement.of(company=company_id, customer=None, id=id))
 
 
 async def _roll_back(line: Line) -> None:
