@@ -213,17 +213,6 @@ def inquiry(it: Inquiry) -> InquiryView:
     )
 
 
-def entered(it: Any) -> EnteredView:
-    """Somebody who has just signed in."""
-    return EnteredView(
-        id=it.login.id,
-        email=it.login.email,
-        full_name=it.login.full_name,
-        expires_at=time(it.session.expires_at),
-        awaited=list(it.awaited),
-    )
-
-
 def second_factor(it: SecondFactor) -> SecondFactorView:
     """What somebody can show beside a password."""
     return SecondFactorView(

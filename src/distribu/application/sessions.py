@@ -10,6 +10,7 @@ from distribu.application import fields, profiles
 from distribu.application.accounts import QUARTER_S, Hash, knock
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Login
+from distribu.application.shapes import time
 from distribu.domain.access import ActorKind, Permission, Seat
 from distribu.domain.accounts import (
     REALM,
@@ -50,6 +51,17 @@ class Entered:
     login: Login
     device: Secret | None
     awaited: tuple[FactorKind, ...] = ()
+
+
+def entered(it: Entered) -> profiles.EnteredView:
+    """What whoever has just signed in is told; nothing of the device's token."""
+    return profiles.EnteredView(
+        id=it.login.id,
+        email=it.login.email,
+        full_name=it.login.full_name,
+        expires_at=time(it.session.expires_at),
+        awaited=list(it.awaited),
+    )
 
 
 class SignIn(Process[Entered], frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ _ENTERS: Final = Route(
     request=sessions.SignIn,
     tag="Signing in",
     result=profiles.EnteredView,
-    view=profiles.entered,
+    view=sessions.entered,
     enters=True,
     floor_s=FLOOR_S,
 )
@@ -105,14 +105,14 @@ def _answers(path: str, request: type[Request[Any]], result: Any, **more: Any) -
 _PASSKEYS: Final = "/second-factor/passkeys"
 _SECOND_FACTOR: Final = (
     _answers(
-        "/second-factor/code", factors.GiveCode, profiles.EnteredView, view=profiles.entered, enters=True
+        "/second-factor/code", factors.GiveCode, profiles.EnteredView, view=sessions.entered, enters=True
     ),
     _answers("/second-factor/challenge", factors.AskForPasskey, profiles.ChallengeView),
     _answers(
         "/second-factor/passkey",
         factors.GivePasskey,
         profiles.EnteredView,
-        view=profiles.entered,
+        view=sessions.entered,
         enters=True,
     ),
     reads("/second-factor", factors.ReadSecondFactor, "Second factor", profiles.SecondFactorView),
