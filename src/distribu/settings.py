@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="PostgreSQL, as the application's role; without it the embedded one is used"),
     ] = None
     owner_database_url: Annotated[
-        str | None, Meta(description="PostgreSQL, as the role that owns the tables; for `migrate` alone")
+        str | None, Meta(description="PostgreSQL, as the owner of the tables; to migrate and purge alone")
     ] = None
     queue_database_url: Annotated[
         str | None,
