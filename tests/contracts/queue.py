@@ -30,9 +30,12 @@ from distribu.application.webhooks import (
     ReplayDeliveries,
     RotateWebhookSecret,
 )
+from distribu.domain.access import Role
+from distribu.domain.accounts import REALM
 from distribu.domain.catalog import Product
 from distribu.domain.values import WebhookId
 from distribu.domain.webhooks import ATTEMPTS_MAX, Attempt, Delivery, DeliveryStatus, WireEvent
+from tests import people
 from tests.contracts.asking import scope_of, store_of, told
 from tests.contracts.store import new_order, new_product
 
@@ -116,7 +119,16 @@ def positions(parcels: Sequence[Parcel]) -> list[int]:
 
 
 class QueueContract:
-    """Relay, claim, finish, purge."""
+    """Relay, claim, finish, purge, and when a session was last used."""
+
+    async def test_a_session_is_seen_where_it_is_kept_and_nowhere_else(self, shop: Harness) -> None:
+        ports = shop.distribu.ports
+        one, other = await people.staff(shop, Role.MEMBER), await people.staff(shop, Role.MEMBER)
+        began, later = other.session.seen_at, shop.clock.now() + timedelta(minutes=7)
+        await ports.queue.seen(shop.company.id, one.session.id, at=began + timedelta(days=1), ip=None)
+        await ports.queue.seen(REALM, one.session.id, at=later, ip="203.0.113.9")
+        grants = [await ports.directory.staff_session(it.session.id) for it in (one, other)]
+        assert [grant.seen_at for grant in grants if grant is not None] == [later, began]
 
     # --- relay ----------------------------------------------------------------------------------
 
