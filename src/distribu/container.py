@@ -202,6 +202,12 @@ def in_memory() -> InMemory:
     return InMemory(container.distribu(), twins.clock(), twins.hooks(), twins.mailer().arrived)
 
 
+def machine() -> tuple[Clock, Entropy]:
+    """This machine's clock and its randomness, for what needs nothing else."""
+    container = Container(settings=Settings())
+    return container.clock(), container.entropy()
+
+
 @contextmanager
 def database(settings: Settings) -> Iterator[Settings]:
     """The settings with a database: the one they name, or an embedded one, started and migrated."""

@@ -376,6 +376,58 @@ MISTAKES = (
         REAL,
         "redirect",
     ),
+    # who receives
+    Mistake(
+        "an event carries less than the order of the API",
+        (
+            Change(
+                f"{APPLICATION}/kernel.py",
+                "payload = views.encode(views.of(entity)).decode()",
+                'payload = views.encode({"id": entity.id}).decode()',
+            ),
+        ),
+        USES,
+        "as_published or to_the_byte",
+    ),
+    Mistake(
+        "a field that is published is renamed",
+        (
+            Change(f"{APPLICATION}/views.py", "tracking_number", "tracking_code"),
+            Change(f"{APPLICATION}/views.py", "it.tracking_code", "it.tracking_number"),
+        ),
+        f"{UNIT}/test_events.py",
+        "breaks_no_reader",
+    ),
+    Mistake(
+        "how old a delivery is does not matter",
+        (Change(f"{APPLICATION}/receiving.py", "if age > TOLERANCE:", "if False:"),),
+        f"{UNIT}/test_receiving.py",
+        "verdict_on_each_vector",
+    ),
+    Mistake(
+        "a signature is compared as far as it is given",
+        (
+            Change(
+                f"{APPLICATION}/receiving.py",
+                'return compare_digest(made.encode(), given.encode("utf-8", "replace"))',
+                "return made.startswith(given) and compare_digest(b'', b'')",
+            ),
+        ),
+        f"{UNIT}/test_receiving.py",
+        "verdict_on_each_vector",
+    ),
+    Mistake(
+        "a forged delivery that is taken is no mistake of the receiver's",
+        (
+            Change(
+                "src/distribu/entrypoints/attack.py",
+                "return _accepted(status) == case.genuine and not broke",
+                "return not case.genuine or _accepted(status)",
+            ),
+        ),
+        "tests/integration/test_attack.py",
+        "every_mistake",
+    ),
     # the trade
     Mistake(
         "a cancelled order is not restocked",

@@ -34,7 +34,7 @@ from distribu.domain.errors import CODES
 from distribu.domain.ordering import Order
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import Webhook, WireEvent, signature
-from distribu.entrypoints.http import reference, wire
+from distribu.entrypoints.http import reference, schemas, wire
 from distribu.entrypoints.http.cookies import staff_cookie
 from distribu.entrypoints.http.reference import openapi
 from distribu.entrypoints.http.routes import ROUTES
@@ -1048,7 +1048,7 @@ def full_body(route: Route) -> Any:
     if "requestBody" not in operation:
         return {}
     components = openapi()["components"]["schemas"]
-    return reference.example(operation["requestBody"]["content"]["application/json"]["schema"], components)
+    return schemas.example(operation["requestBody"]["content"]["application/json"]["schema"], components)
 
 
 Place = tuple[str | int, ...]

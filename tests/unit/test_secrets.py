@@ -19,7 +19,7 @@ KEYS = {
     "webhook secret, ours or Stripe's": r"\bwhsec_[A-Za-z0-9+/]{32}",
     "Stripe key": r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{24}",
     "Resend key": r"\bre_[A-Za-z0-9]{8}_[A-Za-z0-9]{20}",
-    "vault key": r"(?<![\w+/-])[A-Za-z0-9_-]{43}=(?![\w=+/-])",
+    "vault key": r"(?<![\w+/-])(?<!\bv1,)(?<!\bv1a,)[A-Za-z0-9_-]{43}=(?![\w=+/-])",  # no webhook's signature
     "JWT": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}",
     "AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     "GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60})",

@@ -13,6 +13,7 @@ from tests.contracts.members import MemberUseCases as TestMembers
 from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
+from tests.contracts.receiving import ReceivingUseCases as TestReceiving
 from tests.contracts.refusals import RefusalUseCases as TestRefusals
 from tests.contracts.resealing import ResealUseCases as TestResealing
 from tests.contracts.sealing import SealingUseCases as TestSealing
@@ -34,6 +35,7 @@ __all__ = [
     "TestOperators",
     "TestOrdering",
     "TestPlatform",
+    "TestReceiving",
     "TestRefusals",
     "TestResealing",
     "TestSealing",

@@ -2,9 +2,10 @@
 
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from distribu.application import letters, views
 from distribu.application.kernel import Distribu, Ports
@@ -29,18 +30,21 @@ _RETRY_AFTER_ON: Final = frozenset({408, 425, 429, 503})
 
 
 class Envelope(views.View, frozen=True, kw_only=True):
-    """What a receiver gets. ``timestamp`` is of this attempt, so that the signature covers it.
+    """What a receiver gets. ``timestamp`` is of this attempt, so that the signature covers it."""
 
-    ``previous`` is the position of the event before it that the webhook was subscribed to, whether or not
-    it was switched on then: who holds another one as the last has missed something, and finds it in the feed.
-    """
-
-    id: str
+    id: Annotated[views.Id, Meta(description="The event's: the same on every attempt.")]
     event: str
-    timestamp: views.Time
+    timestamp: Annotated[views.Time, Meta(description="Of this attempt.")]
     occurred_at: views.Time
-    position: int
-    previous: int | None
+    position: Annotated[int, Meta(description="Grows with every event of a company.", examples=[4711])]
+    previous: Annotated[
+        int | None,
+        Meta(
+            description="The position of the event before it that this webhook was subscribed to, switched "
+            "on or not; null for the first. Another than the last to arrive: read `GET /events`.",
+            examples=[4710],
+        ),
+    ]
     data: msgspec.Raw
 
 
@@ -70,7 +74,9 @@ async def deliver(distribu: Distribu, parcel: Parcel) -> DeliveryStatus:
     if parcel.old_secret and parcel.grace_expires_at and now < parcel.grace_expires_at:
         signing.append(ports.vault.open(parcel.old_secret))
     reply = await ports.hooks.post(
-        parcel.url, headers=headers(parcel, body, signing, int(now.timestamp())), body=body
+        parcel.url,
+        headers=headers(parcel.event_id, parcel.event, body, signing, int(now.timestamp())),
+        body=body,
     )
     attempt = _attempt(parcel, now, reply)
     gone = reply.status == GONE
@@ -129,19 +135,16 @@ async def post(ports: Ports, parcel: MailParcel) -> MailStatus:
     return status
 
 
-def headers(parcel: Parcel, body: bytes, secrets: list[Secret], timestamp_s: int) -> dict[str, str]:
+def headers(id: str, event: str, body: bytes, secrets: list[Secret], timestamp_s: int) -> dict[str, str]:
     """Both ways to sign, the newest secret first; during a rotation the old one signs too."""
-    standard = (
-        standard_signature(secret, id=parcel.event_id, timestamp_s=timestamp_s, body=body)
-        for secret in secrets
-    )
+    standard = (standard_signature(secret, id=id, timestamp_s=timestamp_s, body=body) for secret in secrets)
     named = {
         "Content-Type": "application/json",
         "User-Agent": "Distribu-Webhooks/1",
-        "X-Webhook-Id": parcel.event_id,
-        "X-Webhook-Event": parcel.event,
+        "X-Webhook-Id": id,
+        "X-Webhook-Event": event,
         "X-Webhook-Signature": signature(secrets[0], body),
-        "webhook-id": parcel.event_id,
+        "webhook-id": id,
         "webhook-timestamp": str(timestamp_s),
         "webhook-signature": " ".join(standard),
     }

@@ -22,7 +22,7 @@ from distribu.application.wrong import told
 from distribu.domain.access import Actor, Permission
 from distribu.domain.accounts import REALM
 from distribu.domain.errors import Invalid
-from distribu.entrypoints.http.reference import example as example_of
+from distribu.entrypoints.http.schemas import example as example_of
 
 _OF_THE_PLATFORM: Final = Actor.system(None).permissions
 _OF_PEOPLE: Final = frozenset(Permission) - _OF_THE_PLATFORM - Actor.system(REALM).permissions

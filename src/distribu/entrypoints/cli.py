@@ -18,6 +18,8 @@ Exit codes (`operating.EXIT` has those of refusals):
 18  too busy; try again
 19  more than the API's limits let through (``demo --url``)
 20  the audit log is not as it was sealed (``audit verify``)
+21  the delivery is not genuine (``webhook verify``)
+22  the receiver is wrong in something, or not all was tried (``webhook attack``)
 ==  ==========================================================================
 
 Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"data": [...],
@@ -45,7 +47,15 @@ from distribu.application.team import CreateCompany
 from distribu.container import migrated, purging, running
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.values import ApiKeyId
-from distribu.entrypoints import asking, cli_audit, cli_people, cli_webhooks, operating, showing
+from distribu.entrypoints import (
+    asking,
+    cli_audit,
+    cli_people,
+    cli_receivers,
+    cli_webhooks,
+    operating,
+    showing,
+)
 from distribu.entrypoints.demo import company as demo_company
 from distribu.entrypoints.http import serve as serving
 from distribu.settings import Settings
@@ -56,12 +66,20 @@ if TYPE_CHECKING:
 _CODES_TOLD: Final = (
     "Exit codes: 0 done; 1 a bug, a signal or a no; 2 not understood; 3 cannot start; refused: 10 malformed, "
     "11 unknown key, 12 plan, 13 not allowed, 14 not found, 15 taken, 16 changed meanwhile, 17 a rule of "
-    "the business, 18 too busy, 19 too often; 20 the audit log is not as it was sealed."
+    "the business, 18 too busy, 19 too often; 20 the audit log is not as it was sealed; 21 not genuine; 22 a "
+    "receiver is wrong."
 )
 _DOCS: Final = "/api/v1/docs"
 
 
-@click.group(epilog=_CODES_TOLD)
+class _Commands(click.RichGroup):
+    """The commands, of which one group answers to two names."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, "webhook" if cmd_name == "webhooks" else cmd_name)
+
+
+@click.group(cls=_Commands, epilog=_CODES_TOLD)
 @click.version_option(package_name="distribu")
 def main() -> None:
     """The wholesale ordering core.
@@ -346,6 +364,8 @@ def _progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
         progress.stop()
 
 
+for _command in cli_receivers.COMMANDS:
+    cli_webhooks.webhook.add_command(_command)
 for _group in (
     *(cli_people.user, cli_people.member, cli_people.session),
     *(cli_webhooks.webhook, cli_webhooks.vault, cli_audit.audit),

@@ -32,6 +32,8 @@ LABEL: Final = "cli"
 
 NOT_UNDERSTOOD: Final = 2
 CANNOT_START: Final = 3
+NOT_GENUINE: Final = 21
+RECEIVER_WRONG: Final = 22
 EXIT: Final[Mapping[type[Refused], int]] = {
     errors.Invalid: 10,
     errors.Unauthenticated: 11,
@@ -48,9 +50,14 @@ EXIT: Final[Mapping[type[Refused], int]] = {
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """What every command has: where the data is, ``--json``, and the exit codes."""
+    """What a command has that needs the data: where it is, ``--json``, and the exit codes."""
+    with_data = click.option("--data-dir", metavar="DIR", help="Where files are kept (DISTRIBU_DATA_DIR).")
+    return with_data(alone(function))
 
-    @click.option("--data-dir", metavar="DIR", help="Where files are kept (DISTRIBU_DATA_DIR).")
+
+def alone(function: Callable[..., None]) -> Callable[..., None]:
+    """What every command has, with data or without: ``--json``, and the exit codes."""
+
     @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")
     @wraps(function)
     def run(as_json: bool, **given: Any) -> None:

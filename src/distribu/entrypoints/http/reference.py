@@ -21,10 +21,12 @@ from litestar.response.base import ASGIResponse
 from distribu.application.kernel import Command
 from distribu.application.sealing import HeadView
 from distribu.domain.access import SCOPES, Permission
-from distribu.domain.errors import CODES
+from distribu.domain.errors import CODES, NotFound
 from distribu.domain.webhooks import WireEvent
+from distribu.entrypoints.http import events, schemas
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
+from distribu.entrypoints.http.schemas import example
 from distribu.entrypoints.http.wire import BODY_MAX, BODY_S, Route, plan
 
 _REF: Final = "#/components/schemas/{name}"
@@ -97,25 +99,20 @@ _HERE: Final = "http://127.0.0.1:8000"
 _HOST: Final = compiled(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _CODE: Final = compiled(r"``(.+?)``|`(.+?)`")
 
-_CARRIED: Final = {
-    "order": "OrderView",
-    "customer": "CustomerView",
-    "product": "ProductView",
-    "audit": "HeadView",
-}
-"""What the payload of an event is, by what the event is about."""
-
 VERIFY: Final = """\
-import hashlib, hmac, json, time
+import base64, hmac, json, time
 from datetime import datetime
 
 def verified(body: bytes, headers, secret: str) -> dict:
-    made = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    given = [headers.get("X-Webhook-Signature"), headers.get("X-Webhook-Signature-Old")]
-    if not any(hmac.compare_digest(made.encode(), one.encode()) for one in given if one):
+    signed = f"{headers.get('webhook-id')}.{headers.get('webhook-timestamp')}.".encode() + body
+    standard = base64.b64encode(hmac.digest(base64.b64decode(secret[6:]), signed, "sha256"))
+    made = [hmac.digest(secret.encode(), body, "sha256").hex(), "v1," + standard.decode()]
+    given = [headers.get("X-Webhook-Signature"), headers.get("X-Webhook-Signature-Old"),
+             *headers.get("webhook-signature", "").split(" ")]
+    if not any(hmac.compare_digest(a.encode(), b.encode()) for a in made for b in given if b):
         raise ValueError("not from Distribu")
     event = json.loads(body)
-    if abs(time.time() - datetime.fromisoformat(event["timestamp"]).timestamp()) > 300:
+    if abs(time.time() - datetime.fromisoformat(event.get("timestamp", "")).timestamp()) > 300:
         raise ValueError("too old: somebody sends it again")
     return event
 """
@@ -154,12 +151,7 @@ def openapi(of: Documented = API) -> dict[str, Any]:
     """A document of OpenAPI 3.1: that of the public API, or another."""
     every = [route for _, _, routes in of.doors for route in routes]
     kinds = {HeadView} | {it for route in every for it in (route.request, route.result) if it is not None}
-    _, components = msgspec.json.schema_components(
-        sorted(kinds, key=lambda kind: kind.__name__), ref_template=_REF
-    )
-    _as_sent(components)
-    # Inside, a number not given yet is raw text; on the wire it is always a number.
-    components["OrderView"]["properties"]["number"] = {"type": "integer", "minimum": 1, "examples": [1001]}
+    components = schemas.components(kinds, _REF)
     paths: dict[str, dict[str, Any]] = {}
     for name, prefix, routes in of.doors:
         for route in routes:
@@ -178,7 +170,7 @@ def openapi(of: Documented = API) -> dict[str, Any]:
                 told["security"] = []
             paths.setdefault(shown_path(route, prefix), {})[route.method.lower()] = told
     asked = {route.request.__name__ for route in every}
-    schemas = {name: schema for name, schema in components.items() if name not in asked}
+    shown = {name: schema for name, schema in components.items() if name not in asked}
     proofs = _keys() if not of.cookies else _sessions(of.cookies)
     return {
         "openapi": "3.1.0",
@@ -192,7 +184,7 @@ def openapi(of: Documented = API) -> dict[str, Any]:
         "security": [{name: []} for name in proofs],
         "paths": paths,
         "webhooks": {event.value: {"post": _told_of(event)} for event in WireEvent if not of.cookies},
-        "components": {"schemas": {**schemas, "Error": _ERROR}, "securitySchemes": proofs},
+        "components": {"schemas": {**shown, "Error": _ERROR}, "securitySchemes": proofs},
     }
 
 
@@ -207,19 +199,6 @@ def _sessions(cookies: tuple[tuple[str, str], ...]) -> dict[str, Any]:
         name: {"type": "apiKey", "in": "cookie", "name": cookie, "description": text}
         for name, cookie in cookies
     }
-
-
-def _as_sent(schema: Any) -> None:
-    """msgspec says that a decimal is a string; on the wire amounts are numbers."""
-    match schema:
-        case dict():
-            if schema.get("format") == "decimal":
-                schema["type"] = "number"
-            for part in schema.values():
-                _as_sent(part)
-        case list():
-            for part in schema:
-                _as_sent(part)
 
 
 def shown_path(route: Route, prefix: str = "/api/v1") -> str:
@@ -279,21 +258,7 @@ def _needed(needs: Permission | None) -> str:
 
 def _told_of(event: WireEvent) -> dict[str, Any]:
     """What a receiver of webhooks gets."""
-    when = {"type": "string", "format": "date-time"}
-    properties = {
-        "id": {"type": "string", "description": "The same on every attempt."},
-        "event": {"type": "string", "enum": [event.value]},
-        "timestamp": when | {"description": "Of this attempt."},
-        "occurredAt": when,
-        "position": {"type": "integer", "description": "Its place in the feed of the company's events."},
-        "previous": {
-            "type": ["integer", "null"],
-            "description": "The position of the event before it that this webhook was subscribed to, "
-            "switched on or not; null for the first. Another than the last to arrive: read `GET /events`.",
-        },
-        "data": {"$ref": _REF.format(name=_CARRIED[event.partition(".")[0]])},
-    }
-    schema = {"type": "object", "required": [*properties], "properties": properties}
+    schema = events.envelope(event, _REF)
     return {
         "summary": f"Sent to webhooks that are subscribed to {event.value}.",
         "description": f"Scope to subscribe: `{event.carries.value}` beside `webhooks:write`.",
@@ -336,37 +301,6 @@ def _refusals(route: Route) -> dict[str, Any]:
     }
 
 
-def example(schema: dict[str, Any], components: dict[str, Any], *, needed: bool = False) -> Any:
-    """A value that fits a schema, from its own examples; with ``needed`` only what cannot be left out."""
-    match schema:
-        case {"examples": [first, *_]}:
-            return first
-        case {"$ref": ref}:
-            return example(components[ref.rpartition("/")[2]], components, needed=needed)
-        case {"allOf": [only]}:
-            return example(only, components, needed=needed)
-        case {"enum": [first, *_]} | {"anyOf": [{"enum": [first, *_]}, *_]}:
-            return first
-        case {"anyOf": [first, *_]}:
-            return example(first, components, needed=needed)
-        case {"type": "object"}:
-            return {
-                name: example(part, components, needed=needed)
-                for name, part in schema.get("properties", {}).items()
-                if not needed or name in schema.get("required", []) or "examples" in part
-            }
-        case {"type": "array"}:
-            return [example(schema.get("items", {}), components, needed=needed)]
-        case {"type": "integer" | "number"}:
-            return schema.get("default", schema.get("minimum", 1))
-        case {"type": "boolean"}:
-            return schema.get("default", True)
-        case {"type": "string"}:
-            return schema.get("default", "")
-        case _:
-            return None
-
-
 def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
     """The document, the page and its style; ``origin`` is where people reach them, where that is known."""
 
@@ -388,7 +322,21 @@ def pages(origin: str | None = None) -> list[HTTPRouteHandler]:
         """How it looks."""
         return ASGIResponse(body=_style(), media_type="text/css", headers={"cache-control": "max-age=3600"})
 
-    return [document, page, style]
+    @get(events.PATH, include_in_schema=False)
+    async def schemas_index(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
+        """What receivers can be told of, and where its schema is."""
+        return ASGIResponse(body=msgspec.json.encode(events.index(_root(request))), media_type=_JSON)
+
+    @get(events.PATH + "/{event:str}", include_in_schema=False)
+    async def event_schema(request: HttpRequest[Any, Any, Any]) -> ASGIResponse:
+        """The JSON Schema of one event."""
+        try:
+            schema = events.schema(WireEvent(request.path_params["event"]))
+        except ValueError:
+            raise NotFound("not_found") from None
+        return ASGIResponse(body=msgspec.json.encode(schema), media_type="application/schema+json")
+
+    return [document, page, style, schemas_index, event_schema]
 
 
 def _asked_for(request: HttpRequest[Any, Any, Any]) -> Documented:
@@ -433,7 +381,10 @@ def _page(root: str, of: Documented) -> str:
         info=document["info"],
         groups=groups,
         codes=sorted(CODES.items()),
-        events=[(event.value, event.carries.value) for event in WireEvent],
+        events=[
+            (event.value, event.carries.value, told.when, f"{root}{events.PATH}/{event.value}")
+            for event, told in events.EVENTS.items()
+        ],
         verify=VERIFY,
     )
 
