@@ -12,6 +12,7 @@ from distribu import Harness, NotFound, Shop
 from distribu.application import views
 from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.kernel import Once
+from distribu.application.platform import SetStanding
 from distribu.application.ports import (
     DELIVERIES_KEPT,
     MAILS_KEPT,
@@ -22,7 +23,9 @@ from distribu.application.ports import (
     Message,
     NewMail,
     Parcel,
+    Scope,
 )
+from distribu.application.team import EndCompany
 from distribu.application.webhooks import (
     EditWebhook,
     ReadDelivery,
@@ -568,6 +571,48 @@ class QueueContract:
         shop.clock.advance(seconds=1)
         await self.replayed(shop, webhook.id)
         assert await relay(shop) == 0
+
+    # --- companies that are not open -----------------------------------------------------------
+
+    async def test_what_a_suspended_company_sends_waits_until_it_is_resumed(self, shop: Harness) -> None:
+        await shop.webhook()
+        for _ in range(3):
+            await shop.product()
+        await relay(shop)
+        await mail(shop, "bo@corner-shop.example")
+        await shop.distribu.run(shop.actor, SetStanding(suspend=True, reason="unpaid"))
+        assert (await claim(shop), await claim_mails(shop)) == ([], [])
+        await shop.distribu.run(shop.actor, SetStanding(suspend=False, reason=""))
+        assert positions(await claim(shop)) == [1, 2, 3]
+        assert [it.to for it in await claim_mails(shop)] == ["bo@corner-shop.example"]
+
+    async def test_nothing_of_a_deleted_company_is_sent_and_everything_of_others(self, shop: Harness) -> None:
+        gone = await shop.stranger()
+        for company in (shop, gone):
+            await company.webhook()
+            await company.product()
+            await mail(company, "bo@corner-shop.example")
+        await relay(shop)
+        queue = shop.distribu.ports.queue
+        before = await queue.backlog(now=shop.clock.now())
+        await gone.distribu.run(gone.actor, EndCompany(name=gone.company.name))
+        after = await queue.backlog(now=shop.clock.now())
+        assert before.deliveries.count - after.deliveries.count == 1
+        assert before.mails.count - after.mails.count == 1
+        now = shop.clock.now()
+        parcels = await queue.claim(limit=100, per_webhook=100, per_company=100, busy={}, now=now, claim_s=60)
+        mails = await queue.claim_mails(limit=100, now=now, claim_s=60)
+        companies = (gone.company.id, shop.company.id)
+        for claimed in (parcels, mails):
+            assert [it.company_id for it in claimed if it.company_id in companies] == [shop.company.id]
+
+    async def test_the_mails_of_the_realm_belong_to_no_company_and_go(self, shop: Harness) -> None:
+        ports = shop.distribu.ports
+        to, now = f"{ports.entropy.uuid()}@platform.example", ports.clock.now()
+        async with store_of(shop).begin(Scope(REALM)) as tx:
+            await tx.write([], [], None, [NewMail(ports.entropy.uuid(), now, to, "{}", None)])
+        found = await ports.queue.claim_mails(limit=1000, now=now, claim_s=60)
+        assert [it.company_id for it in found if it.to == to] == [REALM]
 
     # --- purge -----------------------------------------------------------------------------------
 

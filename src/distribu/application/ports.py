@@ -298,7 +298,13 @@ class Backlog:
 
 
 class Queue(Protocol):
-    """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities."""
+    """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities.
+
+    Nothing is claimed for a company that is not open, neither deliveries nor mails, and what is not claimed
+    so does not count as backlog. While it is suspended all of it waits, and goes on when it is resumed; of
+    one that is deleted nothing is sent again. What was claimed before may still arrive. Mails of the realm,
+    which is no company, always go.
+    """
 
     async def relay(self, *, limit: int, now: datetime) -> int:
         """Give committed events their position and make a delivery for each active, subscribed webhook.

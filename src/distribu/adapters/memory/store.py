@@ -59,7 +59,7 @@ from distribu.application.ports import (
     Waiting,
     everything_told,
 )
-from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant
+from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant, Standing
 from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.audit import Record
 from distribu.domain.catalog import Product, StockMoved, StockMovement
@@ -361,7 +361,7 @@ class MemoryStore:
     ) -> Sequence[Parcel]:
         held = defaultdict(int, busy)
         turns: list[tuple[int, _Sent]] = []
-        for company_id in self.sent:
+        for company_id in filter(self._is_open, self.sent):
             places: list[tuple[int, _Sent]] = []
             for sent in self._due(company_id, now):
                 key = (company_id, sent.parcel.webhook_id)
@@ -387,6 +387,11 @@ class MemoryStore:
             )
             parcels.append(sent.parcel)
         return sorted(parcels, key=lambda parcel: parcel.position)
+
+    def _is_open(self, company_id: CompanyId) -> bool:
+        """Whether anything is sent for it; the realm, which is no company, is always."""
+        company = self.shelves[company_id].entities[Company].get(company_id)
+        return company is None or company.standing is Standing.OPEN
 
     def _due(self, company_id: CompanyId, now: datetime) -> list[_Sent]:
         webhooks = self.shelves[company_id].entities[Webhook]
@@ -427,8 +432,8 @@ class MemoryStore:
     async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
         due = [
             mail
-            for shelf in self.shelves.values()
-            for mail in shelf.mails
+            for company_id in filter(self._is_open, [*self.shelves])
+            for mail in self.shelves[company_id].mails
             if mail.due is not None and mail.due <= now
             if mail.claimed_until is None or mail.claimed_until <= now
         ]
@@ -451,12 +456,17 @@ class MemoryStore:
         events = [at for shelf in self.shelves.values() for _, at in shelf.outbox]
         deliveries = [
             one.delivery.next_attempt_at
-            for company_id, sent in self.sent.items()
-            for one in sent.values()
+            for company_id in filter(self._is_open, self.sent)
+            for one in self.sent[company_id].values()
             if one.delivery.status is DeliveryStatus.PENDING
             if self.shelves[company_id].entities[Webhook][one.parcel.webhook_id].is_active
         ]
-        mails = [mail.due for shelf in self.shelves.values() for mail in shelf.mails if mail.due is not None]
+        mails = [
+            mail.due
+            for company_id in filter(self._is_open, [*self.shelves])
+            for mail in self.shelves[company_id].mails
+            if mail.due is not None
+        ]
         return Backlog(_waiting(events, now), _waiting(deliveries, now), _waiting(mails, now))
 
     async def purge(self, *, now: datetime) -> int:

@@ -136,6 +136,8 @@ _CLAIM: Final = f"""{_WAITING}, held AS (
     FROM waiting
     JOIN distribu.webhooks ON webhooks.company_id = waiting.company_id AND webhooks.id = waiting.webhook_id
         AND webhooks.removed_at IS NULL
+    JOIN distribu.company_cards ON company_cards.company_id = waiting.company_id
+        AND company_cards.standing = 'OPEN'
     LEFT JOIN held ON held.company_id = waiting.company_id AND held.webhook_id = waiting.webhook_id
     CROSS JOIN LATERAL (
         SELECT id, next_attempt_at,
@@ -194,18 +196,25 @@ WHERE marks.company_id = %(company)s AND marks.webhook_id = %(webhook)s AND %(fa
 """
 
 
-_CLAIM_MAILS: Final = """
+# The realm has no card, and is open always.
+_SHUT: Final = """EXISTS (
+    SELECT FROM distribu.company_cards
+    WHERE company_cards.company_id = mails.company_id AND company_cards.standing <> 'OPEN'
+)"""
+
+_CLAIM_MAILS: Final = f"""
 WITH chosen AS (
     SELECT company_id, id FROM distribu.mails
     WHERE status = 'PENDING' AND next_attempt_at <= %(now)s
         AND (claimed_until IS NULL OR claimed_until <= %(now)s)
+        AND NOT {_SHUT}
     ORDER BY next_attempt_at, id LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE distribu.mails SET claimed_until = %(until)s
 FROM chosen WHERE mails.company_id = chosen.company_id AND mails.id = chosen.id
 RETURNING mails.company_id, mails.id, mails.recipient, mails.letter, mails.sealed, mails.attempts
-"""
+"""  # noqa: S608  # of two texts of ours
 
 _FINISH_MAIL: Final = """
 UPDATE distribu.mails SET status = %(status)s, attempts = attempts + 1, next_attempt_at = %(next)s,
@@ -223,12 +232,16 @@ SELECT (
         SELECT FROM distribu.deliveries
         JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
             AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
+        JOIN distribu.company_cards ON company_cards.company_id = deliveries.company_id
+            AND company_cards.standing = 'OPEN'
         WHERE deliveries.status = 'PENDING' LIMIT %(most)s
     ) AS deliveries
 ), (
     SELECT min(first.due) FROM waiting
     JOIN distribu.webhooks ON webhooks.company_id = waiting.company_id
         AND webhooks.id = waiting.webhook_id AND webhooks.is_active
+    JOIN distribu.company_cards ON company_cards.company_id = waiting.company_id
+        AND company_cards.standing = 'OPEN'
     CROSS JOIN LATERAL (
         SELECT min(next_attempt_at) AS due FROM distribu.deliveries
         WHERE company_id = waiting.company_id AND webhook_id = waiting.webhook_id AND status = 'PENDING'
@@ -237,9 +250,9 @@ SELECT (
 UNION ALL
 SELECT count(*), min(due) FROM (
     SELECT next_attempt_at AS due FROM distribu.mails
-    WHERE status = 'PENDING' ORDER BY next_attempt_at LIMIT %(most)s
+    WHERE status = 'PENDING' AND NOT {_SHUT} ORDER BY next_attempt_at LIMIT %(most)s
 ) AS mails
-"""  # noqa: S608  # of two texts of ours
+"""  # noqa: S608  # of three texts of ours
 
 
 _SEALED: Final = """

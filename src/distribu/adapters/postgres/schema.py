@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -615,6 +615,7 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "deliveries": "SELECT, INSERT, UPDATE, DELETE",
     "attempts": "SELECT, INSERT, DELETE",
     "webhooks": "SELECT",
+    "company_cards": "SELECT (company_id, standing)",
     "answers": "SELECT, DELETE",
     "mails": "SELECT, UPDATE, DELETE",
     "sessions": "SELECT, UPDATE (seen_at, ip)",
