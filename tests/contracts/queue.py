@@ -572,7 +572,7 @@ class QueueContract:
         await self.replayed(shop, webhook.id)
         assert await relay(shop) == 0
 
-    # --- companies that are not open -----------------------------------------------------------
+    # --- companies that are not open -------------------------------------------------------------
 
     async def test_what_a_suspended_company_sends_waits_until_it_is_resumed(self, shop: Harness) -> None:
         await shop.webhook()

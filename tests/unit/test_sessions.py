@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -16,7 +17,9 @@ from distribu.application.customers import EditCustomer
 from distribu.domain.access import Actor
 from distribu.domain.accounts import REALM
 from distribu.domain.customers import CustomerStatus
+from distribu.domain.errors import Busy
 from distribu.entrypoints.harness import KEYS
+from distribu.entrypoints.http import sessions
 from distribu.entrypoints.http.sessions import Keys, Sessions
 from tests import people
 from tests.authenticator import code_of
@@ -117,6 +120,26 @@ class TestCookies:
         name, token = cookie_of(shop, await people.staff(shop, Role.OWNER))
         twice = {"cookie": f"{name}={token}; {name}={token}"}
         refused(await browser.get("/account", headers=twice), 401, "unauthenticated")
+
+
+class TestLastUse:
+    async def test_it_is_only_a_note_and_without_it_the_request_is_answered(
+        self, shop: Shop, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tries: list[str] = []
+
+        async def away(_: object, company_id: str, session_id: str, **_more: object) -> None:
+            tries.append(session_id)
+            raise Busy("busy", retry_after_s=1)
+
+        monkeypatch.setattr(type(shop.distribu.ports.queue), "seen", away)
+        monkeypatch.setattr(sessions, "SEEN_EVERY", timedelta(0))
+        member = await people.staff(shop, Role.OWNER)
+        somebody = await people.buyer(shop, await shop.customer(), ContactRole.ADMIN)
+        for person, path in ((member, "/account"), (somebody, f"/store/{shop.company.slug}/account")):
+            carry(browser, *cookie_of(shop, person))
+            assert (await browser.get(path)).status_code == 200
+        assert tries == [member.session.id, somebody.session.id]
 
 
 class TestTokens:

@@ -365,7 +365,7 @@ class Queue(Protocol):
         ...
 
     async def seen(self, company_id: CompanyId, session_id: str, *, at: datetime, ip: str | None) -> None:
-        """Remember when and from where a session was last used."""
+        """Remember when and from where a session was last used. Raises `Busy`, and does not wait long."""
         ...
 
     async def backlog(self, *, now: datetime) -> Backlog:

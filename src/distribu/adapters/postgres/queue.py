@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from psycopg import AsyncConnection, errors
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from distribu.adapters.postgres.driver import teach
 from distribu.application.ports import (
@@ -31,6 +31,12 @@ from distribu.domain.values import CompanyId, WebhookId
 from distribu.domain.webhooks import ATTEMPTS_MAX, REPLAY, TEST, Attempt, DeliveryStatus
 
 log: Final = logging.getLogger("distribu.queue")
+
+WAITING_MAX: Final = 100
+"""How many wait for a connection at once; the others are told so without waiting."""
+
+NOTE_WAIT_S: Final = 0.5
+"""How long what is only a note waits for a connection: somebody's request waits with it."""
 
 ERROR_KEPT: Final = 500
 """Characters of why a mail was not taken."""
@@ -357,6 +363,7 @@ class PostgresQueue:
             url,
             min_size=1,
             max_size=size,
+            max_waiting=WAITING_MAX,
             timeout=10,
             open=False,
             configure=self._configure,
@@ -383,7 +390,10 @@ class PostgresQueue:
                 break
             try:
                 moved += await self._relay_company(company, limit - moved, now)
-            except PoolTimeout:  # no connection for this one is none for the next one either
+            except (
+                PoolTimeout,
+                TooManyRequests,
+            ):  # no connection for this one is none for the next one either
                 raise
             except errors.Error:
                 log.exception("the events of company %s wait for the next turn", company)
@@ -548,11 +558,14 @@ class PostgresQueue:
             raise Busy("busy", retry_after_s=1) from error_
 
     async def seen(self, company_id: CompanyId, session_id: str, *, at: datetime, ip: str | None) -> None:
-        async with self.pool.connection() as connection:
-            await connection.execute(
-                "UPDATE distribu.sessions SET seen_at = %s, ip = %s WHERE company_id = %s AND id = %s",
-                [at, ip, company_id, session_id],
-            )
+        try:
+            async with self.pool.connection(timeout=NOTE_WAIT_S) as connection:
+                await connection.execute(
+                    "UPDATE distribu.sessions SET seen_at = %s, ip = %s WHERE company_id = %s AND id = %s",
+                    [at, ip, company_id, session_id],
+                )
+        except errors.OperationalError as error:
+            raise Busy("busy", retry_after_s=1) from error
 
     async def backlog(self, *, now: datetime) -> Backlog:
         async with self.pool.connection() as connection:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from psycopg import AsyncConnection, errors
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Row, Statement
@@ -117,7 +117,10 @@ class PostgresSeals:
         for company in waiting:
             try:
                 sealed += await self._seal_company(company, make, limit, now)
-            except PoolTimeout:  # no connection for this one is none for the next one either
+            except (
+                PoolTimeout,
+                TooManyRequests,
+            ):  # no connection for this one is none for the next one either
                 raise
             except errors.Error:
                 log.exception("the records of company %s are not sealed yet", company)

@@ -5,6 +5,7 @@ still counts is asked of the directory on every request, so that ending one hold
 Staff and stores have keys and audiences of their own: neither token is anything in the other's place.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -18,7 +19,7 @@ from distribu.application.fields import UUID_PATTERN
 from distribu.application.kernel import Distribu
 from distribu.domain.access import Actor
 from distribu.domain.accounts import REALM, Session
-from distribu.domain.errors import Bug, NotFound, Unauthenticated
+from distribu.domain.errors import Bug, Busy, NotFound, Unauthenticated
 from distribu.domain.values import CompanyId, Secret
 from distribu.entrypoints.http.cookies import ended, kept, staff_cookie, store_cookie, token_in
 
@@ -151,7 +152,8 @@ class Sessions:
         self, company_id: CompanyId, session_id: str, before: datetime, now: datetime, ip: str | None
     ) -> None:
         if now - before >= SEEN_EVERY:
-            await self.distribu.ports.queue.seen(company_id, session_id, at=now, ip=ip)
+            with suppress(Busy):  # it is only a note
+                await self.distribu.ports.queue.seen(company_id, session_id, at=now, ip=ip)
 
 
 def _audience(company_id: CompanyId) -> str:
