@@ -14,6 +14,7 @@ from tests import people
 from tests.unit.test_sessions import (
     TestCookies,
     TestEnds,
+    TestIdempotency,
     TestLastUse,
     TestNobodyIsTold,
     TestOrigins,
@@ -27,6 +28,7 @@ from tests.unit.test_sessions import (
 __all__ = [
     "TestCookies",
     "TestEnds",
+    "TestIdempotency",
     "TestLastUse",
     "TestNobodyIsTold",
     "TestOrigins",

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -14,17 +15,26 @@ import pytest
 from distribu import ContactRole, Role, Secret, Shop, http_app
 from distribu.application.accounts import RequestPasswordReset
 from distribu.application.customers import EditCustomer
-from distribu.domain.access import Actor
+from distribu.application.kernel import Process
+from distribu.domain.access import Actor, Permission
 from distribu.domain.accounts import REALM
 from distribu.domain.customers import CustomerStatus
 from distribu.domain.errors import Busy
 from distribu.entrypoints.harness import KEYS
-from distribu.entrypoints.http import sessions
+from distribu.entrypoints.http import reference, sessions
+from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.sessions import Keys, Sessions
+from distribu.entrypoints.http.wire import Route
 from tests import people
 from tests.authenticator import code_of
 
 HERE = "http://distribu"
+PROCESSES = tuple(
+    (prefix, route)
+    for _, prefix, routes in reference.PEOPLE.doors
+    for route in routes
+    if route.method == "POST" and issubclass(route.request, Process)
+)
 _addresses = (f"2001:db8:{n:x}::1" for n in itertools.count(1))
 
 
@@ -140,6 +150,38 @@ class TestLastUse:
             carry(browser, *cookie_of(shop, person))
             assert (await browser.get(path)).status_code == 200
         assert tries == [member.session.id, somebody.session.id]
+
+
+class TestIdempotency:
+    @pytest.mark.parametrize(("prefix", "route"), PROCESSES, ids=lambda it: getattr(it, "path", it))
+    async def test_a_key_that_would_not_keep_the_promise_is_refused(
+        self, prefix: str, route: Route, shop: Shop, browser: httpx.AsyncClient
+    ) -> None:
+        """A process ends in more than one transaction, or in none: there is no one answer to keep."""
+        person: people.Staff | people.Buyer
+        if prefix.startswith("/store"):
+            person = await people.buyer(shop, await shop.customer(), ContactRole.ADMIN)
+        elif route.request.needs is Permission.SECOND_FACTOR:
+            person = await people.waiting(shop, Role.OWNER)
+        else:
+            person = await people.staff(shop, Role.OWNER, super_admin=prefix == "/api/admin")
+        carry(browser, *cookie_of(shop, person))
+        path = prefix.replace("{slug}", shop.company.slug) + re.sub(r"{\w+:str}", shop.company.id, route.path)
+        answer = await browser.post(path, headers={"idempotency-key": "k"})
+        refused(answer, 400, "invalid_request")
+        assert answer.json()["fields"] == {"Idempotency-Key": "is not taken here"}
+
+    async def test_one_key_does_not_found_two_companies(self, shop: Shop, browser: httpx.AsyncClient) -> None:
+        carry(browser, *cookie_of(shop, await people.staff(shop, Role.OWNER)))
+        body = {"companyName": "Second"}
+        for _ in range(2):
+            await browser.post("/account/open-company", json=body, headers={"idempotency-key": "k"})
+        assert len((await browser.get("/account")).json()["data"]["companies"]) == 1
+        assert (await browser.post("/account/open-company", json=body)).is_success
+
+    def test_every_request_of_the_api_takes_one(self) -> None:
+        assert [route.path for route in ROUTES if issubclass(route.request, Process)] == []
+        assert ("/account", "/open-company") in {(prefix, route.path) for prefix, route in PROCESSES}
 
 
 class TestTokens:

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 
-from distribu.application.kernel import Command, Distribu, Once
+from distribu.application.kernel import Command, Distribu, Once, Query
 from distribu.domain.errors import InDoubt, Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.browser import Application, Site, defended
@@ -103,8 +103,8 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
     async def handle(request: Http) -> ASGIResponse:
         actor = await door.actor(request, route)
         await distribu.admit(actor, route.request)
+        key = _idempotency_key(request, route)
         asked = await wire.asked(route, request, door.told(request))
-        key = _idempotency_key(request) if issubclass(route.request, Command) else None
         if key is None:
             result = await distribu.execute(actor, asked)
             told = [*etag(result), *door.cookies(request, route, result)]
@@ -139,10 +139,13 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
     )(slowly if route.floor_s else handle)
 
 
-def _idempotency_key(http: Http) -> str | None:
-    if http.method != "POST":
+def _idempotency_key(http: Http, route: Route) -> str | None:
+    if http.method != "POST" or issubclass(route.request, Query):
         return None
     key = http.headers.get("idempotency-key")
+    if key is not None and not issubclass(route.request, Command):
+        # A process ends in more than one transaction, or in none: it could be done twice under one key.
+        raise Invalid("invalid_request", fields={"Idempotency-Key": "is not taken here"})
     if key is not None and not (0 < len(key) <= _KEY_MAX and key.isascii() and key.isprintable()):
         raise Invalid(
             "invalid_request",
