@@ -19,6 +19,7 @@ from distribu import (
     Stale,
     Unauthenticated,
 )
+from distribu.application import inquiries, platform
 from distribu.application.accounts import (
     ChangePassword,
     ReadAccount,
@@ -593,7 +594,7 @@ class ContactUseCases:
         everyone = await shop.execute(ListSuperAdmins(), Actor.system(None))
         assert {it.user.email for it in admins} <= {it.email for it in everyone}
         assert all(it.is_super_admin for it in everyone)
-        for admin in everyone:
+        for admin in (it.user for it in admins):
             (mail,) = (it for it in await mails_to(shop, admin.email) if email in it.text)
             word = "feature request" if kind is InquiryKind.FEATURE else "question"
             assert mail.subject == f"Ada Marsh has sent a {word}"
@@ -609,6 +610,18 @@ class ContactUseCases:
             "Do you deliver to <Norway>?",
         )
         assert all(kept.id != record.entity_id for record in await log_of(shop))
+
+    async def test_no_more_than_so_many_are_read_and_mailed_the_newest_first(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inquiries, "ADMINS_MAILED", 2)
+        monkeypatch.setattr(platform, "ADMINS_MAX", 2)
+        old, *new = [(await people.staff(shop, None, super_admin=True)).user.email for _ in range(3)]
+        asked = SendInquiry(kind=InquiryKind.CONTACT, full_name="Ada", email=address(shop), text="Hello?")
+        await shop.execute(asked, visitor())
+        assert [len(await mails_to(shop, email)) for email in (old, *new)] == [0, 1, 1]
+        found = await shop.execute(ListSuperAdmins(), Actor.system(None))
+        assert [it.email for it in found] == new[::-1]
 
     async def test_only_those_who_run_this_read_what_was_written(self, shop: Harness) -> None:
         owner = await acting(shop, (await people.staff(shop, Role.OWNER)).session)

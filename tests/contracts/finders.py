@@ -192,7 +192,7 @@ NOTHING_AMISS: Final = frozenset({"seals.strays", "seals.vanished"})
 
 REALMS_OWN: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "users.page": lambda tx, it: tx.users.page(limit=100),
-    "users.super_admins": lambda tx, it: tx.users.super_admins(),
+    "users.super_admins": lambda tx, it: tx.users.super_admins(limit=100),
     "inquiries.page": lambda tx, it: tx.inquiries.page(limit=100),
     "factors.of": lambda tx, it: tx.factors.of(it.member.user.id),
     "platform.companies": lambda tx, it: tx.platform.companies(limit=100),

@@ -311,8 +311,8 @@ class Users(Protocol):
         """Where a user works, by the companies' names; companies that were deleted are absent."""
         ...
 
-    def super_admins(self) -> Read[Sequence[User]]:
-        """Everybody with the flag."""
+    def super_admins(self, *, limit: int) -> Read[Sequence[User]]:
+        """Those with the flag, newest first."""
         ...
 
     def page(self, *, limit: int, cursor: str | None = None) -> Read[Page[User]]:

@@ -16,6 +16,9 @@ from distribu.domain.inquiries import Inquiry, InquiryKind
 INQUIRIES_PER_IP: Final = 5
 """Messages in an hour from one address, with each of the two forms."""
 
+ADMINS_MAILED: Final = 50
+"""How many are mailed for a message: a visitor sets them off."""
+
 _Text = Annotated[str, Meta(min_length=1, max_length=5000, examples=["Do you deliver to Norway?"])]
 
 
@@ -37,7 +40,7 @@ class SendInquiry(Process[None], frozen=True, kw_only=True):
 
 
 class KeepInquiry(Command[None], frozen=True, kw_only=True):
-    """Keep a message and mail it to every super-admin."""
+    """Keep a message and mail it to the super-admins, to `ADMINS_MAILED` of them."""
 
     needs = None
     internal = True
@@ -57,7 +60,7 @@ class KeepInquiry(Command[None], frozen=True, kw_only=True):
             at=work.now,
         )
         work.save(inquiry)
-        for admin in await work.users.super_admins():
+        for admin in await work.users.super_admins(limit=ADMINS_MAILED):
             work.mail(
                 admin.email,
                 letters.InquiryCame(

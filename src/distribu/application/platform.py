@@ -20,6 +20,7 @@ from distribu.domain.values import CompanyId, canonical_email
 
 _Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["unpaid since March"])]
 FAILED_MAX: Final = 100
+ADMINS_MAX: Final = 100
 
 
 class NoteUse(Command[None], frozen=True, kw_only=True):
@@ -366,7 +367,7 @@ async def _flagged(work: Work, email: str, *, yes: bool) -> User:
 
 
 class ListSuperAdmins(Process[list[User]], frozen=True, kw_only=True):
-    """Everybody to whom the platform's own pages are open."""
+    """Those to whom the platform's own pages are open: the 100 newest."""
 
     needs = Permission.PLATFORM
 
@@ -376,10 +377,10 @@ class ListSuperAdmins(Process[list[User]], frozen=True, kw_only=True):
 
 
 class FindSuperAdmins(Query[Sequence[User]], frozen=True, kw_only=True):
-    """Everybody to whom the platform's own pages are open, for a process."""
+    """Those to whom the platform's own pages are open, for a process."""
 
     needs = None
     internal = True
 
     async def run(self, reads: Reads) -> Sequence[User]:
-        return await reads.users.super_admins()
+        return await reads.users.super_admins(limit=ADMINS_MAX)

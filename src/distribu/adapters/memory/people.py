@@ -118,8 +118,8 @@ class Users(Finder):
 
         return MemoryRead(self.tx, answer)
 
-    def super_admins(self) -> MemoryRead[Sequence[User]]:
-        return MemoryRead(self.tx, lambda: [it for it in reversed(self.tx.mine(User)) if it.is_super_admin])
+    def super_admins(self, *, limit: int) -> MemoryRead[Sequence[User]]:
+        return MemoryRead(self.tx, lambda: [it for it in self.tx.mine(User) if it.is_super_admin][:limit])
 
     def page(self, *, limit: int, cursor: str | None = None) -> MemoryRead[Page[User]]:
         return self._list(User, limit, cursor, lambda _: True)

@@ -97,7 +97,10 @@ _get_user = locking(
 )
 _user_pages = Pages(USERS.columns, schema.users, _user.id)
 _super_admins = Statement(
-    sa.select(*USERS.columns).where(mine(schema.users), _user.is_super_admin).order_by(_user.id)
+    sa.select(*USERS.columns)
+    .where(mine(schema.users), _user.is_super_admin)
+    .order_by(_user.id.desc())
+    .limit(sa.bindparam("count", type_=sa.BigInteger))
 )
 _deleted: sa.ColumnElement[str] = sa.literal_column(f"'{Standing.DELETED}'")
 _seats = Statement(
@@ -146,11 +149,11 @@ class PostgresUsers(Finder):
 
         return PostgresRead(self.tx, build, _seats.of(**self.bound, id=id))
 
-    def super_admins(self) -> PostgresRead[Sequence[User]]:
+    def super_admins(self, *, limit: int) -> PostgresRead[Sequence[User]]:
         return PostgresRead(
             self.tx,
             lambda answers: [USERS.build(row) for row in answers[0]],
-            _super_admins.of(**self.bound),
+            _super_admins.of(**self.bound, count=limit),
         )
 
     def page(self, *, limit: int, cursor: str | None = None) -> PostgresRead[Page[User]]:
