@@ -14,7 +14,7 @@ from psycopg import errors
 from distribu import Actor, Role, Settings, Shop, amount
 from distribu.adapters.postgres import refusals, schema
 from distribu.adapters.postgres.migrations import differences, migrate
-from distribu.adapters.postgres.roles import APP, SETTINGS, NotMigrated, UnsafeRole, queue_url
+from distribu.adapters.postgres.roles import APP, QUEUE, SETTINGS, NotMigrated, UnsafeRole, queue_url
 from distribu.application.audit import ListAudit
 from distribu.application.catalog import CreateProduct
 from distribu.container import StartRefused, database, migrated, running
@@ -99,6 +99,20 @@ class TestStarting:
             await refuses(house, "can become high_up")
         finally:
             root.execute("DROP ROLE high_up")
+
+    async def test_it_refuses_an_application_that_is_the_queue_as_well(
+        self, house: Settings, root: "psycopg.Connection[Any]"
+    ) -> None:
+        """The queue's policies let it see every company: the two walls would be none."""
+        root.execute(f"GRANT {QUEUE} TO distribu")
+        try:
+            await refuses(house, f"is a member of {QUEUE}, which sees every company")
+        finally:
+            root.execute(f"REVOKE {QUEUE} FROM distribu")
+        await refuses(
+            msgspec.structs.replace(house, database_url=house.queue_database_url), f"is a member of {QUEUE}"
+        )
+        await starts(house)
 
     @pytest.mark.parametrize("table", ["products", "records", "key_grants", "outbox"])
     @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-_WRONG: Final = """
+_WRONG: Final = f"""
 SELECT 'is a superuser' FROM pg_roles WHERE rolname = current_user AND rolsuper
 UNION ALL
 SELECT 'may bypass row-level security' FROM pg_roles WHERE rolname = current_user AND rolbypassrls
@@ -99,7 +99,9 @@ UNION ALL
 SELECT 'may change the audit log' WHERE has_any_column_privilege('distribu.records', 'UPDATE')
     OR has_table_privilege('distribu.records', 'DELETE')
     OR has_table_privilege('distribu.records', 'TRUNCATE')
-"""
+UNION ALL
+SELECT 'is a member of {QUEUE}, which sees every company' WHERE pg_has_role(current_user, '{QUEUE}', 'MEMBER')
+"""  # noqa: S608  # of a name of ours
 
 
 async def refuse_unsafe(connection: AsyncConnection[Any]) -> None:
