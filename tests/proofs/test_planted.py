@@ -211,7 +211,7 @@ MISTAKES = (
         "two relays give the same positions",
         (
             Change(
-                f"{ADAPTERS}/postgres/queue.py",
+                f"{ADAPTERS}/postgres/forgetting.py",
                 "ON CONFLICT (company_id) DO UPDATE SET position = feed_heads.position RETURNING position",
                 "ON CONFLICT (company_id) DO NOTHING RETURNING position",
             ),

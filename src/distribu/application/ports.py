@@ -300,10 +300,7 @@ class Backlog:
 class Queue(Protocol):
     """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities.
 
-    Nothing is claimed for a company that is not open, neither deliveries nor mails, and what is not claimed
-    so does not count as backlog. While it is suspended all of it waits, and goes on when it is resumed; of
-    one that is deleted nothing is sent again. What was claimed before may still arrive. Mails of the realm,
-    which is no company, always go.
+    Nothing of a company that is not open is claimed: it waits until it is resumed; if deleted, for ever.
     """
 
     async def relay(self, *, limit: int, now: datetime) -> int:
@@ -347,7 +344,7 @@ class Queue(Protocol):
         ...
 
     async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
-        """Mails that are due, nobody else's for ``claim_s`` seconds."""
+        """Mails that are due, the realm's always, nobody else's for ``claim_s`` seconds."""
         ...
 
     async def finish_mail(
@@ -371,7 +368,7 @@ class Queue(Protocol):
     async def backlog(self, *, now: datetime) -> Backlog:
         """What is still to be done; what waits for a later attempt counts and is not late.
 
-        Deliveries to a webhook that is switched off wait for nothing and do not count.
+        Deliveries to a webhook that is switched off, and what is of a company that is not open, do not count.
         """
         ...
 
