@@ -17,7 +17,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("src", "tests", "docs", "README.md", "Makefile", "pyproject.toml", "requirements.txt", ".ci")
+COPIED = (
+    "src",
+    "tests",
+    "docs",
+    "README.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "Makefile",
+    "pyproject.toml",
+    "requirements.txt",
+    ".ci",
+)
 ADAPTERS = "src/distribu/adapters"
 APPLICATION = "src/distribu/application"
 HTTP = "src/distribu/entrypoints/http"
@@ -734,7 +745,7 @@ def _copy(root: Path) -> Path:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", "proofs"))
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
             shutil.copy(source, root / name)
     return root
