@@ -16,6 +16,7 @@ from distribu.adapters.postgres.migrations import migrate
 from distribu.adapters.postgres.purge import BATCH, KEPT, TABLES, NotTheOwner, Purge
 from distribu.adapters.postgres.roles import NotMigrated, queue_url
 from distribu.application.audit import ListAudit
+from distribu.application.sealing import VerifyAudit
 from distribu.application.team import CreateCompany, EndCompany
 from distribu.container import DatabaseUnreachable, purging, running
 from distribu.domain.accounts import REALM
@@ -195,13 +196,16 @@ class TestPurging:
             assert CANARY.encode().hex() not in dump
             assert rows_of(root, other.shop.company.id) == theirs
             for table, rows in rows_of(root, REALM).items():
-                assert len(set(rows) - set(realm[table])) == (table in ("records", "record_people")), table
+                written = ("records", "record_people", "unsealed")
+                assert len(set(rows) - set(realm[table])) == (table in written), table
                 assert set(realm[table]) <= set(rows), "people stay"
             (record,) = (
                 await distribu.execute(Actor.system(REALM), ListAudit(action="company.purged", limit=1))
             ).items
             assert (record.entity_id, record.label) == (id, "operator")
             assert record.metadata == {"rows": sum(doomed.rows.values())}
+            verdict = await distribu.execute(Actor.system(REALM), VerifyAudit())
+            assert verdict.findings == [], "what purging writes is sealed like any other record"
 
     async def test_every_table_that_the_catalogue_knows_is_purged(self, root: Connection) -> None:
         assert set(TABLES) | {KEPT} == set(with_company(root))

@@ -55,7 +55,7 @@ _POLICIES: Final[tuple[Policy, ...]] = (
     (KEPT, "purge_list", "SELECT", "USING (true)"),
     *(
         (name, "purge_told", "INSERT", f"WITH CHECK (company_id = '{REALM}')")
-        for name in ("records", "record_people")
+        for name in ("records", "record_people", "unsealed")
     ),
 )
 
@@ -230,4 +230,7 @@ class Purge:
                 *(REALM, it.id, it.at, it.actor_kind, it.actor_id, it.action, it.entity_type, it.entity_id),
                 *(it.person.id, it.body),
             ],
+        )
+        self._connection.execute(
+            "INSERT INTO distribu.unsealed (company_id, record_id) VALUES (%s, %s)", [REALM, it.id]
         )
