@@ -129,7 +129,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="what a monitor shows to read /metrics; in production there are none without it"),
     ] = None
-    worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 256
+    worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 512
     deliveries_kept_days: Annotated[
         int, Meta(ge=1, le=3650, description="days that events and their deliveries are kept")
     ] = DELIVERIES_KEPT.days

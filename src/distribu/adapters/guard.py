@@ -6,6 +6,7 @@ that carry another one inside. `canonical_url` is asked when a URL is saved and 
 """
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import quote
@@ -128,6 +129,7 @@ def is_local_name(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
+@lru_cache(maxsize=4096)
 def canonical_url(url: str, *, loopback: bool) -> str:
     """The one form of a URL that webhooks may go to; it is what is connected to, so it is what is sent to.
 

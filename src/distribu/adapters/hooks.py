@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_address
 from threading import Thread
 from time import perf_counter
@@ -136,10 +135,12 @@ class HttpHooks:
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Reply:
         started = perf_counter()
-        reply = await self._ask(url, headers, body)
-        return replace(reply, duration_ms=round((perf_counter() - started) * 1000))
+        status, kept, text, error = await self._ask(url, headers, body)
+        return Reply(status, kept, text, error, round((perf_counter() - started) * 1000))
 
-    async def _ask(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+    async def _ask(
+        self, url: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int | None, dict[str, str], str, str]:
         try:
             to = URL(canonical_url(url, loopback=self._loopback), encoded=True)
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
@@ -153,17 +154,17 @@ class HttpHooks:
                         for name in _KEPT_HEADERS
                         if name in got.headers
                     }
-                    return Reply(got.status, kept, text, "")
+                    return got.status, kept, text, ""
         except TimeoutError:
-            return Reply(None, {}, "", f"no answer within {ATTEMPT_TIMEOUT_S:g} s")
+            return None, {}, "", f"no answer within {ATTEMPT_TIMEOUT_S:g} s"
         except Refused as refused:
-            return Reply(None, {}, "", refused.message)
+            return None, {}, "", refused.message
         except aiohttp.ClientConnectorError as failed:
             why = failed.os_error
             text = str(why) if isinstance(why, NotThere) else f"{type(failed).__name__}: {failed}"
-            return Reply(None, {}, "", _storable(text)[:500])
+            return None, {}, "", _storable(text)[:500]
         except (aiohttp.ClientError, OSError, ValueError) as failed:
-            return Reply(None, {}, "", _storable(f"{type(failed).__name__}: {failed}")[:500])
+            return None, {}, "", _storable(f"{type(failed).__name__}: {failed}")[:500]
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
@@ -181,6 +182,7 @@ class HttpHooks:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `_ask` has one for all of it
             )
         return self._session
 

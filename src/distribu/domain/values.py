@@ -205,7 +205,7 @@ class Secret(str):
 
     def reveal(self) -> str:
         """The text itself."""
-        return "".join(self)
+        return str.__str__(self)
 
 
 _CURRENCIES: Final = frozenset(

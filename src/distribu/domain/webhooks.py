@@ -1,6 +1,5 @@
 """Webhooks: who wants to hear of what, the secrets that prove it was us, and how often we try."""
 
-import hashlib
 import hmac
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
@@ -278,11 +277,11 @@ def wait_after(attempts: int, *, jitter: float, retry_after_s: int | None = None
 
 def signature(secret: Secret, body: bytes) -> str:
     """``X-Webhook-Signature``: hex HMAC-SHA256 of the raw body under the whole secret string."""
-    return hmac.new(secret.reveal().encode(), body, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.reveal().encode(), body, "sha256").hex()
 
 
 def standard_signature(secret: Secret, *, id: str, timestamp_s: int, body: bytes) -> str:
     """One ``v1,`` signature of the Standard Webhooks specification."""
     key = b64decode(secret.reveal().removeprefix("whsec_"))
     signed = f"{id}.{timestamp_s}.".encode() + body
-    return "v1," + b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return "v1," + b64encode(hmac.digest(key, signed, "sha256")).decode()

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from distribu.application.delivering import deliver, post
@@ -28,8 +30,7 @@ MAILS: Final = 8
 """Mails on their way at once."""
 
 GATHER_S: Final = 0.02
-"""How long a worker with deliveries on their way lets others land before it asks for more: one question for
-many places and not for each."""
+"""How long a worker lets others come before it asks for more: one question for many, and not for each."""
 
 CLAIM_S: Final = 60.0
 PURGE_S: Final = 600.0
@@ -41,50 +42,77 @@ SEAL_EVERY_S: Final = 1.0
 class Worker:
     """Relays and delivers until it is told to stop; any number of them share the work."""
 
-    def __init__(self, distribu: Distribu, *, concurrency: int = 256) -> None:
+    def __init__(self, distribu: Distribu, *, concurrency: int = 512) -> None:
         self.distribu = distribu
         self.concurrency = concurrency
-        self._woken = asyncio.Event()
-        self._stopping = False
+        self._per_company = max(PER_WEBHOOK, concurrency // COMPANIES)
+        self._news = asyncio.Event()
+        self._letters = asyncio.Event()
+        self._places = asyncio.Event()
+        self._room = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._flying: dict[asyncio.Task[None], tuple[CompanyId, WebhookId]] = {}
+        self._flying: set[asyncio.Task[None]] = set()
+        self._busy: Counter[tuple[CompanyId, WebhookId]] = Counter()
+        self._of_company: Counter[CompanyId] = Counter()
+        self._enough = 0
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """There is something to do."""
-        self._woken.set()
+        for event in (self._news, self._letters, self._places):
+            event.set()
 
     def stop(self) -> None:
         """Finish what is on its way, and take nothing new."""
-        self._stopping = True
         self._stopped.set()
-        self._woken.set()
+        self._room.set()
+        self.wake()
 
     async def run(self) -> None:
         """Work until `stop`."""
-        purged = self.distribu.ports.clock.now()
-        sealing = asyncio.create_task(self._seal())
-        while not self._stopping:
-            self._woken.clear()
+        await asyncio.gather(
+            self._repeat(self._relay, self._news, self._stopped),
+            self._repeat(self._mail, self._letters, self._stopped),
+            self._repeat(self._send, self._places, self._room),
+            self._seal(),
+            self._purge(),
+        )
+        if underway := [*self._flying, *self._posting]:
+            await asyncio.wait(underway)
+
+    async def _repeat(
+        self, step: Callable[[], Awaitable[int]], woken: asyncio.Event, enough: asyncio.Event
+    ) -> None:
+        """Take steps: after one that found something soon, or when there is ``enough``; else when woken."""
+        while not self._stopped.is_set():
+            woken.clear()
             try:
-                done = await self._turn()
-                if self.distribu.ports.clock.now() - purged > timedelta(seconds=PURGE_S):
-                    now = self.distribu.ports.clock.now()
-                    if not await self.distribu.ports.queue.purge(now=now):
-                        purged = now
+                done = await step()
             except Exception:
                 log.exception("the worker stumbled and goes on")
                 done = 0
-            if not done:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), POLL_S)
-            if self._flying:
-                await asyncio.sleep(GATHER_S)
-        await asyncio.wait([sealing, *self._flying, *self._posting])
+            with suppress(TimeoutError):
+                await asyncio.wait_for(*((enough.wait(), GATHER_S) if done else (woken.wait(), POLL_S)))
+
+    async def _purge(self) -> None:
+        """Forget what is kept no longer, by the clock of the ports."""
+        clock = self.distribu.ports.clock
+        purged = clock.now()
+        while not self._stopped.is_set():
+            now = clock.now()
+            try:
+                if now - purged > timedelta(seconds=PURGE_S) and not await self.distribu.ports.queue.purge(
+                    now=now
+                ):
+                    purged = now
+            except Exception:
+                log.exception("purging stumbled and goes on")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), POLL_S)
 
     async def _seal(self) -> None:
         """Seal the audit logs, whatever else is to be done: no receiver holds this up."""
-        while not self._stopping:
+        while not self._stopped.is_set():
             try:
                 if await seal(self.distribu) >= SEAL_BATCH:
                     continue
@@ -100,32 +128,38 @@ class Worker:
         """
         sent = 0
         await seal(self.distribu)
-        while await self._turn() or self._flying or self._posting:
+        while await self._relay() + await self._mail() + await self._send() or self._flying or self._posting:
             sent += len(self._flying)
             if underway := [*self._flying, *self._posting]:
                 await asyncio.wait(underway)
         return sent
 
-    async def _turn(self) -> int:
+    async def _relay(self) -> int:
         ports = self.distribu.ports
-        moved = await ports.queue.relay(limit=RELAY_BATCH, now=ports.clock.now()) + await self._mail()
-        free = self.concurrency - len(self._flying)
-        if free <= 0:
-            await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-            return 1
+        moved = await ports.queue.relay(limit=RELAY_BATCH, now=ports.clock.now())
+        if moved:
+            self._places.set()
+        return moved
+
+    async def _send(self) -> int:
+        ports = self.distribu.ports
+        self._room.clear()
         parcels = await ports.queue.claim(
-            limit=free,
+            limit=self.concurrency - len(self._flying),
             per_webhook=PER_WEBHOOK,
-            per_company=max(PER_WEBHOOK, self.concurrency // COMPANIES),
-            busy=Counter(self._flying.values()),
+            per_company=self._per_company,
+            busy=self._busy,
             now=ports.clock.now(),
             claim_s=CLAIM_S,
         )
         for parcel in parcels:
             task = asyncio.create_task(self._deliver(parcel))
-            self._flying[task] = (parcel.company_id, parcel.webhook_id)
-            task.add_done_callback(self._landed)
-        return moved + len(parcels)
+            self._flying.add(task)
+            self._busy[parcel.company_id, parcel.webhook_id] += 1
+            self._of_company[parcel.company_id] += 1
+            task.add_done_callback(partial(self._landed, parcel.company_id, parcel.webhook_id))
+        self._enough = len(self._flying) // 2
+        return len(parcels)
 
     async def _mail(self) -> int:
         ports = self.distribu.ports
@@ -141,7 +175,7 @@ class Worker:
 
     def _posted(self, task: "asyncio.Task[None]") -> None:
         self._posting.discard(task)
-        self._woken.set()
+        self._letters.set()
 
     async def _post(self, parcel: MailParcel) -> None:
         try:
@@ -151,9 +185,19 @@ class Worker:
             self.distribu.counts.mails["stumbled"] += 1
             log.exception("mail %s stumbled; its claim runs out and it is tried again", parcel.id)
 
-    def _landed(self, task: "asyncio.Task[None]") -> None:
-        del self._flying[task]
-        self._woken.set()
+    def _landed(self, company: CompanyId, webhook: WebhookId, task: "asyncio.Task[None]") -> None:
+        # Only a place that was wanting is worth a question.
+        if (
+            self._busy[company, webhook] >= PER_WEBHOOK
+            or self._of_company[company] >= self._per_company
+            or len(self._flying) >= self.concurrency
+        ):
+            self._places.set()
+        self._flying.discard(task)
+        self._busy -= Counter({(company, webhook): 1})
+        self._of_company -= Counter({company: 1})
+        if len(self._flying) <= self._enough:
+            self._room.set()
 
     async def _deliver(self, parcel: Parcel) -> None:
         try:

@@ -74,14 +74,14 @@ UPDATE distribu.feed_heads SET purged = greatest(purged, %(position)s) WHERE com
 
 async def forget(pool: AsyncConnectionPool[AsyncConnection[Any]], *, now: datetime, kept: timedelta) -> int:
     """Carry out `Queue.purge`, with events kept for so long."""
-    async with pool.connection() as connection:
+    async with pool.connection() as connection, connection.transaction():
         given = {"answers": now - ANSWERS_KEPT, "mails": now - MAILS_KEPT, "limit": PURGE_BATCH}
         gone = (await connection.execute(_PURGE_ANSWERS, given)).rowcount
         gone += (await connection.execute(_PURGE_MAILS, given)).rowcount
         old = {"before": now - kept, "companies": PURGE_COMPANIES}
         companies = await (await connection.execute(_OLD, old)).fetchall()
     for (company,) in companies:
-        async with pool.connection() as connection:
+        async with pool.connection() as connection, connection.transaction():
             await connection.execute(FEED_HEAD, {"company": company})  # so that nothing is replayed meanwhile
             found = {"company": company, "before": now - kept, "limit": PURGE_EVENTS}
             row = await (await connection.execute(_UP_TO, found)).fetchone()

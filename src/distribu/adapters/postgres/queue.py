@@ -1,9 +1,7 @@
 """The queue: what the machine owns, by a role that can reach nothing else."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +10,7 @@ from psycopg import AsyncConnection, errors
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from distribu.adapters.postgres.driver import teach
+from distribu.adapters.postgres.finishing import AttemptStore
 from distribu.adapters.postgres.forgetting import FEED_HEAD, forget
 from distribu.application.ports import (
     BACKLOG_MAX,
@@ -81,8 +80,8 @@ _DELIVER: Final = """
 INSERT INTO distribu.deliveries (company_id, id, webhook_id, position, previous, event_id, event, status,
     attempts, attempts_before, next_attempt_at, created_at)
 SELECT %(company)s, new.*, 'PENDING', 0, 0, %(now)s, %(now)s
-FROM unnest(%(ids)s::uuid[], %(webhooks)s::uuid[], %(positions)s::bigint[], %(previous)s::bigint[],
-    %(events)s::uuid[], %(names)s::text[]) AS new
+FROM json_to_recordset(%(new)s::json) AS new (id uuid, webhook uuid, position bigint, previous bigint,
+    event uuid, name text)
 """
 
 # Under the lock on the head, as the events: nobody else carries out this order.
@@ -172,28 +171,6 @@ JOIN distribu.feed ON feed.company_id = claimed.company_id AND feed.position = c
 ORDER BY feed.position
 """  # noqa: S608  # of two texts of ours
 
-# The mark is written when a row of failures begins or ends, and not for each attempt.
-_FINISH: Final = """
-WITH tried AS (
-    INSERT INTO distribu.attempts
-        (company_id, delivery_id, number, at, duration_ms, status, headers, body, error)
-    VALUES (%(company)s, %(delivery)s, %(number)s, %(at)s, %(duration_ms)s, %(answered)s, %(headers)s,
-        %(body)s, %(error)s)
-), moved AS (
-    UPDATE distribu.deliveries SET status = %(status)s, attempts = %(number)s, next_attempt_at = %(next)s,
-        claimed_until = NULL
-    WHERE company_id = %(company)s AND id = %(delivery)s
-), turned AS (
-    UPDATE distribu.webhook_marks SET failing_since = CASE WHEN %(failed)s THEN %(at)s::timestamptz END
-    WHERE company_id = %(company)s AND webhook_id = %(webhook)s AND (failing_since IS NULL) = %(failed)s
-)
-SELECT greatest(coalesce(marks.failing_since, %(at)s), webhooks.on_since)
-FROM distribu.webhook_marks AS marks
-JOIN distribu.webhooks ON webhooks.company_id = marks.company_id AND webhooks.id = marks.webhook_id
-WHERE marks.company_id = %(company)s AND marks.webhook_id = %(webhook)s AND %(failed)s
-"""
-
-
 # The realm has no card, and is open always.
 _SHUT: Final = """EXISTS (
     SELECT FROM distribu.company_cards
@@ -264,18 +241,16 @@ UPDATE distribu.mails SET sealed = %(after)s
 WHERE company_id = %(company)s AND id = %(id)s AND sealed = %(before)s
 """
 
-FINISH_BATCH: Final = 100
-"""Attempts that are stored in one transaction."""
 
+class _New(msgspec.Struct):
+    """A delivery to be made."""
 
-@dataclass(slots=True)
-class _Finish:
-    """An attempt to be stored, and what came of that."""
-
-    given: dict[str, Any]
-    done: bool = False
-    failed: errors.Error | None = None
-    since: datetime | None = None
+    id: str
+    webhook: str
+    position: int
+    previous: int | None
+    event: str
+    name: str
 
 
 class PostgresQueue:
@@ -292,8 +267,6 @@ class PostgresQueue:
     ) -> None:
         self._entropy = entropy
         self._kept = kept
-        self._finished: list[_Finish] = []
-        self._storing = asyncio.Lock()
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -302,8 +275,11 @@ class PostgresQueue:
             timeout=10,
             open=False,
             configure=self._configure,
-            kwargs={"prepare_threshold": 2 if prepare else None},
+            # A statement is a transaction by itself, without a round trip for BEGIN and one for COMMIT.
+            kwargs={"prepare_threshold": 2 if prepare else None, "autocommit": True},
         )
+
+        self._attempts = AttemptStore(self.pool)
 
     async def _configure(self, connection: AsyncConnection[Any]) -> None:
         teach(connection.adapters)
@@ -335,26 +311,25 @@ class PostgresQueue:
         return moved
 
     async def _relay_company(self, company: object, limit: int, now: datetime) -> int:
-        async with self.pool.connection() as connection:
+        async with self.pool.connection() as connection, connection.transaction():
             head = await (await connection.execute(FEED_HEAD, {"company": company})).fetchone()
             given = {"company": company, "limit": limit, "head": head[0] if head else 0, "now": now}
             given |= {"test": TEST, "replay": REPLAY}
             placed = await (await connection.execute(_MOVE, given)).fetchall()
             marks: dict[str, int] = {}
-            made: list[tuple[Any, ...]] = []
+            made: list[_New] = []
             for position, event, name, webhook, mark, goes in placed:
                 if webhook is not None:
                     if goes:
                         previous = marks.get(webhook, mark)
-                        made.append((self._entropy.uuid(), webhook, position, previous, event, name))
+                        made.append(_New(self._entropy.uuid(), webhook, position, previous, event, name))
                     marks[webhook] = position
             if marks:
                 given = {"company": company, "webhooks": [*marks], "positions": [*marks.values()]}
                 await connection.execute(_MARK, given)
             if made:
-                names = ("ids", "webhooks", "positions", "previous", "events", "names")
-                columns = dict(zip(names, map(list, zip(*made, strict=True)), strict=True))
-                await connection.execute(_DELIVER, {"company": company, "now": now, **columns})
+                given = {"company": company, "now": now, "new": msgspec.json.encode(made).decode()}
+                await connection.execute(_DELIVER, given)
             return len({row[0] for row in placed}) + await self._replay(connection, company, now)
 
     async def _replay(self, connection: AsyncConnection[Any], company: object, now: datetime) -> int:
@@ -412,62 +387,7 @@ class PostgresQueue:
     async def finish(
         self, parcel: Parcel, attempt: Attempt, *, status: DeliveryStatus, next_attempt_at: datetime | None
     ) -> datetime | None:
-        mine = _Finish(
-            {
-                "company": parcel.company_id,
-                "delivery": parcel.delivery_id,
-                "webhook": parcel.webhook_id,
-                "failed": not attempt.succeeded,
-                "number": attempt.number,
-                "at": attempt.at,
-                "duration_ms": attempt.duration_ms,
-                "answered": attempt.status,
-                "headers": msgspec.json.encode(attempt.headers).decode(),
-                "body": attempt.body,
-                "error": attempt.error,
-                "status": status,
-                "next": next_attempt_at,
-            }
-        )
-        self._finished.append(mine)
-        # Whoever comes first stores what all others have finished meanwhile: one commit for many.
-        async with self._storing:
-            if not mine.done:
-                batch, self._finished = self._finished[:FINISH_BATCH], self._finished[FINISH_BATCH:]
-                try:
-                    await self._store(batch)
-                except BaseException:
-                    self._finished[:0] = [one for one in batch if not one.done and one is not mine]
-                    raise
-        if mine.failed is not None:
-            raise Busy("busy", retry_after_s=1) from mine.failed
-        return mine.since
-
-    async def _store(self, batch: Sequence["_Finish"]) -> None:
-        """Store all in one transaction; if one of them cannot be, each in its own."""
-        try:
-            await self._store_all(batch)
-        except errors.Error:
-            for one in batch:
-                try:
-                    await self._store_all([one])
-                except (errors.UniqueViolation, errors.ForeignKeyViolation):
-                    one.done = (
-                        True  # another worker made this attempt too, whose record stands; or it is purged
-                    )
-                except errors.Error as error:
-                    one.done, one.failed = True, error
-
-    async def _store_all(self, batch: Sequence["_Finish"]) -> None:
-        async with self.pool.connection() as connection:
-            cursor = connection.cursor()
-            await cursor.executemany(_FINISH, [one.given for one in batch], returning=True)
-            for one in batch:
-                row = await cursor.fetchone()
-                one.since = row[0] if row else None
-                cursor.nextset()
-        for one in batch:
-            one.done = True
+        return await self._attempts.store(parcel, attempt, status, next_attempt_at)
 
     async def claim_mails(self, *, limit: int, now: datetime, claim_s: float) -> Sequence[MailParcel]:
         given = {"limit": limit, "now": now, "until": now + timedelta(seconds=claim_s)}
@@ -512,7 +432,7 @@ class PostgresQueue:
 
     async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
         changed = 0
-        async with self.pool.connection() as connection:
+        async with self.pool.connection() as connection, connection.transaction():
             given: dict[str, Any] = {"after": after or None, "limit": limit}
             rows = await (await connection.execute(_SEALED, given)).fetchall()
             for company, id, sealed in rows:

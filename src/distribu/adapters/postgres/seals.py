@@ -132,7 +132,7 @@ class PostgresSeals:
         return [id for (id,) in rows]
 
     async def _seal_company(self, company: CompanyId, make: Sealing, limit: int, now: datetime) -> int:
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
             of_company = {"company": company}
             await connection.execute(_LOCK, of_company)
             row = await (await connection.execute(_TIP, of_company)).fetchone()
@@ -175,7 +175,7 @@ class PostgresSeals:
 
     async def tell(self, payload: Callable[[Head], str], *, now: datetime) -> int:
         told = 0
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
             given = {"now": now, "companies": _COMPANIES_MAX, "name": WireEvent.AUDIT_SEALED}
             due = await (await connection.execute(_TO_TELL, given)).fetchall()
             for company, wanted in due:
