@@ -11,7 +11,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from distribu import Settings
 from distribu.container import database
+from tests.benchmarks.deliveries import RECEIVERS, Sent, deliveries
 from tests.benchmarks.limits import TOGETHER, Check, checks, redis
 from tests.benchmarks.machine import cpu_s, free_port, load, memory_mib, postmaster, started
 from tests.benchmarks.shelf import Shelf, pgbench, stocked
@@ -163,7 +164,15 @@ def run(bench: Bench, say: Callable[[str], None]) -> None:
             _wait_for_relay(bench.settings)
     bench.spent["worked"] = done["spent"]
     _limited(bench, say)
-    bench.found = figures(bench.spent, bench.checks, bench.shelf, idle, memory, cold_s)
+    say("webhooks")
+    # In a house of its own: the mails of all those orders still wait in this one.
+    with tempfile.TemporaryDirectory(prefix="distribu-bench-") as folder, _database(folder) as settings:
+        sent = asyncio.run(deliveries(settings, 200 if bench.quick else 1_000))
+    bench.found = figures(bench.spent, bench.checks, bench.shelf, sent, idle, memory, cold_s)
+
+
+def _database(folder: str) -> AbstractContextManager[Settings]:
+    return database(Settings(data_dir=folder, port=0))
 
 
 def _limited(bench: Bench, say: Callable[[str], None]) -> None:
@@ -193,6 +202,7 @@ def figures(
     spent: Mapping[str, Spent],
     checks: Mapping[str, Check],
     shelf: Shelf,
+    sent: Sent,
     idle: Mapping[str, Any],
     memory: float,
     cold_s: float,
@@ -241,10 +251,24 @@ def figures(
         check("check of a limit, in process", checks["in process"]),
         check("  in Redis, alone", checks["alone"]),
         check(f"  in Redis, {TOGETHER} together", checks["together"], 120, 60),
+        Figure("webhook sent", sent.worker_ms + sent.postgres_ms, cpu, note=f"to {RECEIVERS} receivers"),
+        Figure("  worker", sent.worker_ms, cpu, note=f"{sent.worker_ms / sent.bare_ms:.1f} x the floor"),
+        Figure("  PostgreSQL", sent.postgres_ms, cpu),
+        Figure("  webhooks", sent.per_s, "/s", note="by one worker"),
+        Figure(
+            "  of the floor's",
+            sent.per_s / sent.bare_per_s,
+            "",
+            None,
+            0.5,
+            more_is_better=True,
+            note="rate against rate",
+        ),
         Figure("memory of the server", memory, "MiB", 120, 90, note="after the run"),
         Figure("cold start to an answer", cold_s, "s", 2, 1, note="database running"),
         Figure("floor: empty GET", empty.server_ms, cpu, note=f"{empty.per_s:.0f}/s"),
         Figure("floor: empty POST", taken.server_ms, cpu, note=f"{taken.per_s:.0f}/s"),
+        Figure("floor: a client that only posts", sent.bare_ms, cpu, note=f"{sent.bare_per_s:.0f}/s"),
         *([Figure("floor: pgbench", pgbench.ms, cpu, note=f"{pgbench.per_s:.0f}/s")] if pgbench else []),
     ]
 
@@ -276,7 +300,7 @@ def main() -> None:
     begun = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="distribu-bench-") as data_dir,
-        database(Settings(data_dir=data_dir, port=0)) as settings,
+        _database(data_dir) as settings,
         console.status("stocking a company") as status,
     ):
         bench = Bench(settings, asyncio.run(stocked(settings)), given.quick)

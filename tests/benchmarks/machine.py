@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -62,24 +63,27 @@ def started(
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DISTRIBU_")}
     environ |= {"DISTRIBU_API_LIMIT_PER_KEY": "0", "DISTRIBU_API_LIMIT_PER_IP": "0"} | dict(settings or {})
     begun = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL
-    )
-    try:
-        _answered(f"http://127.0.0.1:{port}{path}", process)
-        yield process.pid, time.monotonic() - begun
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environ, stdout=said, stderr=said
+        )
+        try:
+            if not _answered(f"http://127.0.0.1:{port}{path}", process):
+                said.seek(0)
+                raise SystemExit(f"{module} never answered:\n{said.read()[-4_000:].decode()}")
+            yield process.pid, time.monotonic() - begun
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
-def _answered(url: str, process: "subprocess.Popen[bytes]") -> None:
+def _answered(url: str, process: "subprocess.Popen[bytes]") -> bool:
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         with suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
+            return True
         time.sleep(0.01)
-    raise SystemExit(f"{url} was never answered")
+    return False
 
 
 def load(**plan: Any) -> Mapping[str, Any]:
