@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,12 @@ import psycopg
 from psycopg import sql
 
 START_S: Final = 60.0
+ORPHANS_S: Final = 15.0
+"""How long the children of a server that was killed may take to notice: until then none can start."""
+
+_TAKEN: Final = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+"""What PostgreSQL says when another one, or what is left of it, is in its directory."""
+
 _SOCKET_MAX: Final = 90
 """Bytes of a socket directory's path that still leave room for the socket's name."""
 
@@ -72,7 +79,7 @@ def embedded(data_dir: Path, *, settings: str = "") -> Iterator[Server]:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(using, fcntl.LOCK_SH)
         try:
-            server = _running(home) or _start(home, user, settings)
+            server = _found(home) or _start(home, user, settings)
         finally:
             fcntl.flock(starting, fcntl.LOCK_UN)
         try:
@@ -163,41 +170,26 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
         sockets.mkdir(mode=0o700, exist_ok=True)
         if user is not None:
             os.chown(sockets, user.uid, user.gid)
-    port = _free_port()
     conf = home / "postgresql.conf"
+    port = _port(conf)
     conf.write_text(
         _CONF.format(port=port, data=_quoted(data), sockets=_quoted(sockets) if sockets else "") + settings
     )
     conf.chmod(0o644)
-    log = (home / "log").open("ab")
-    (home / "log").chmod(0o640)
-    # Only what we watched die may have left this behind: the lock says nobody else is here.
-    (data / "postmaster.pid").unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [
-            _install() / "bin/postgres",
-            "-D",
-            data.resolve(),
-            "-c",
-            f"config_file={conf.resolve()}",
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        cwd="/",
-        start_new_session=True,
-        # A host may run threads: between fork and exec this makes a few system calls and no more.
-        preexec_fn=_drop(user),
-        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-    )
-    log.close()
-    _children[home] = process
+    process = _launched(home, conf, user)
+    orphans_gone = time.monotonic() + ORPHANS_S
 
     def up() -> bool:
+        nonlocal process
+        if _running(home) is not None:
+            return True
         if process.poll() is not None:
             tail = (home / "log").read_text(errors="replace").splitlines()[-8:]
-            raise EmbeddedFailed("the embedded PostgreSQL did not start:\n" + "\n".join(tail))
-        return _running(home) is not None
+            if not any(told in line for told in _TAKEN for line in tail) or time.monotonic() > orphans_gone:
+                raise EmbeddedFailed("the embedded PostgreSQL did not start:\n" + "\n".join(tail))
+            time.sleep(0.2)
+            process = _launched(home, conf, user)
+        return False
 
     try:
         _until(up, START_S, "did not come up")
@@ -209,6 +201,32 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
     if server is None:
         raise EmbeddedFailed("the embedded PostgreSQL went away")
     return server
+
+
+def _launched(home: Path, conf: Path, user: _User | None) -> "subprocess.Popen[bytes]":
+    data = home / "data"
+    if _pid(home) is None:  # only what died has left this behind
+        (data / "postmaster.pid").unlink(missing_ok=True)
+    with (home / "log").open("ab") as log:
+        (home / "log").chmod(0o640)
+        process = _children[home] = subprocess.Popen(
+            [
+                _install() / "bin/postgres",
+                "-D",
+                data.resolve(),
+                "-c",
+                f"config_file={conf.resolve()}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+            # A host may run threads: between fork and exec this makes a few system calls and no more.
+            preexec_fn=_drop(user),
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+        )
+    return process
 
 
 def _quoted(path: Path) -> str:
@@ -310,6 +328,15 @@ def _has_capability(number: int) -> bool:
     return bool(int(mask, 16) >> number & 1)
 
 
+def _found(home: Path) -> Server | None:
+    """The server of this directory, when it answers: whoever started it may have been killed meanwhile."""
+    server = _running(home)
+    if server is None and _pid(home) is not None:
+        _until(lambda: _pid(home) is None or _running(home) is not None, START_S, "did not come up")
+        server = _running(home)
+    return server
+
+
 def _running(home: Path) -> Server | None:
     """The server of this directory, if it answers; its roles and database are made as needed."""
     if _pid(home) is None:
@@ -359,11 +386,15 @@ def _pid(home: Path) -> int | None:
     return pid if os.fsencode((home / "data").resolve()) in command else None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _port(conf: Path) -> int:
+    """The port of last time, where whoever still runs looks for the server; another when it is taken."""
+    last = re.search(r"^port = ([0-9]+)$", conf.read_text(), re.M) if conf.exists() else None
+    for port in (int(last[1]) if last else 0, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise EmbeddedFailed("no port of this machine is free")
 
 
 def _major(install: Path) -> str:
