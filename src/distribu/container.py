@@ -1,5 +1,6 @@
 """The composition root: what is made of what. The only place that knows the adapters."""
 
+import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +18,7 @@ from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox, Stationery
 from distribu.adapters.memory.seals import MemorySeals
 from distribu.adapters.memory.store import MemoryStore
+from distribu.adapters.memory.stripe import PRICES, No as No, PretendStripe as PretendStripe
 from distribu.adapters.memory.twins import GlassVault, MovedClock, PlainHasher, Receivers, SeededEntropy
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
 from distribu.adapters.postgres.host import HostStore
@@ -29,8 +31,9 @@ from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.sealing import Ed25519Notary
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
-from distribu.application.kernel import Distribu, Ports, Recorder
-from distribu.application.ports import Clock, Entropy, SealingKey
+from distribu.application.kernel import Distribu, Ports
+from distribu.application.ports import Clock, Entropy, Offer, PaymentsAway, PaymentsRefused, SealingKey
+from distribu.application.recording import Recorder
 from distribu.domain.access import Actor
 from distribu.domain.accounts import REALM
 from distribu.domain.values import Secret
@@ -39,6 +42,12 @@ from distribu.settings import Settings, SettingsUnusable
 if TYPE_CHECKING:
     from distribu.adapters.redis import RedisLimiter
     from distribu.adapters.resend import ResendMailer
+    from distribu.adapters.stripe import StripePayments
+
+log: Final = logging.getLogger("distribu.payments")
+
+STRIPE_PATH: Final = "/_stripe"
+"""Where the Stripe that is none is, below the URL of everything else."""
 
 REACH_S: Final = 10
 """How long the database may take to answer at the start."""
@@ -121,6 +130,7 @@ class Container(containers.DeclarativeContainer):
         shared=shared,
         in_process=in_process,
     )
+    payments = providers.Singleton(lambda settings: _payments(settings), settings)
     fingerprint_key = providers.Factory(lambda settings: settings.fingerprint_key(), settings)
     ports = providers.Singleton(
         Ports,
@@ -138,6 +148,7 @@ class Container(containers.DeclarativeContainer):
         mailer=mailer,
         seals=seals,
         notary=notary,
+        payments=payments,
         fingerprint_key=fingerprint_key,
     )
     distribu = providers.Singleton(Distribu, ports)
@@ -149,6 +160,59 @@ def _mailer(settings: Settings, stationery: Stationery) -> "Mailbox | ResendMail
     from distribu.adapters.resend import ResendMailer  # the SDK takes half a second, which few need
 
     return ResendMailer(stationery, Secret(settings.resend_key))
+
+
+def _payments(settings: Settings) -> "StripePayments | None":
+    if settings.stripe_key is None and not settings.stripe_stub:
+        return None
+    from distribu.adapters.stripe import StripePayments  # as above
+
+    if settings.stripe_key is not None:
+        key, base = Secret(settings.stripe_key), settings.stripe_api_base
+        return StripePayments(key, settings.stripe_secrets(), settings.stripe_prices(), base_url=base)
+    secret = settings.stripe_stub_secret()
+    return StripePayments(secret, [secret], PRICES, base_url=settings.loopback + STRIPE_PATH)
+
+
+def pretend_stripe(settings: Settings) -> PretendStripe | None:
+    """The Stripe that is none; None unless the settings want it."""
+    if not settings.stripe_stub:
+        return None
+    clock, entropy = SystemClock(), SystemEntropy()
+    pages = settings.links_begin.rstrip("/") + STRIPE_PATH
+    return PretendStripe(clock.now, pages=pages, seed=entropy.bytes(4).hex())
+
+
+async def offers(settings: Settings) -> list[Offer]:
+    """What is sold, as it is at Stripe; nothing where nothing is.
+
+    Raises `PaymentsAway`, `PaymentsRefused`.
+    """
+    payments = _payments(settings)
+    if payments is None:
+        return []
+    try:
+        return list(await payments.prices())
+    finally:
+        await payments.close()
+
+
+async def sellable(settings: Settings) -> None:
+    """Raises `SettingsUnusable` when what is to be sold cannot be: a price is missing, or the key is wrong.
+
+    While Stripe is away that is not known, and keeps nobody from starting.
+    """
+    if settings.stripe_key is None:
+        return
+    try:
+        wrong = [f"{one.setting}: {one.wrong}" for one in await offers(settings) if one.wrong]
+    except PaymentsRefused as refused:
+        wrong = [f"DISTRIBU_STRIPE_KEY does not open the prices: {refused}"]
+    except PaymentsAway as away:
+        log.warning("whether the prices are there is not known: %s", away)
+        return
+    if wrong:
+        raise SettingsUnusable(wrong)
 
 
 def _redis_limiter(url: str, clock: Clock, entropy: Entropy) -> "RedisLimiter":
@@ -286,6 +350,8 @@ async def running(settings: Settings) -> AsyncIterator[Distribu]:
             await container.redis().close()
         await hooks.close()
         await container.mailer().close()
+        if (payments := container.payments()) is not None:
+            await payments.close()
         await container.hasher().close()
         await queue.close()
         await store.close()

@@ -22,6 +22,7 @@ import msgspec
 from cryptography.fernet import Fernet
 from msgspec import Meta
 
+from distribu.application.payments import SOLD, Prices
 from distribu.application.ports import DELIVERIES_KEPT
 from distribu.application.wrong import told
 from distribu.domain.values import Secret
@@ -116,6 +117,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="API key of Resend; without it mails go to the mailbox at /_mail and to the log"),
     ] = None
+    stripe_key: Annotated[
+        str | None,
+        Meta(description="secret or restricted key of Stripe; without it nothing is sold, nothing limited"),
+    ] = None
+    stripe_webhook_secrets: Annotated[
+        str | None, Meta(description="secrets of Stripe's webhook, newest first, with commas between")
+    ] = None
+    stripe_price_starter_month: Annotated[
+        str | None, Meta(description="id of the price of Starter by the month, and of those it had")
+    ] = None
+    stripe_price_starter_year: Annotated[
+        str | None, Meta(description="id of the price of Starter by the year, and of those it had")
+    ] = None
+    stripe_price_growth_month: Annotated[
+        str | None, Meta(description="id of the price of Growth by the month, and of those it had")
+    ] = None
+    stripe_price_growth_year: Annotated[
+        str | None, Meta(description="id of the price of Growth by the year, and of those it had")
+    ] = None
+    stripe_price_enterprise_month: Annotated[
+        str | None, Meta(description="id of the price of Enterprise by the month, and of those it had")
+    ] = None
+    stripe_price_enterprise_year: Annotated[
+        str | None, Meta(description="id of the price of Enterprise by the year, and of those it had")
+    ] = None
+    stripe_api_base: Annotated[
+        str | None, Meta(description="where Stripe's API is, if not at Stripe; not in production")
+    ] = None
+    stripe_stub: Annotated[
+        bool, Meta(description="sell by a Stripe that is none, at /_stripe; not in production")
+    ] = False
     argon2_memory_kib: Annotated[
         int, Meta(ge=1024, le=1_048_576, description="KiB of memory to hash a password")
     ] = 19_456
@@ -164,6 +196,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.public_url or f"http://{host}:{self.port}"
 
     @property
+    def loopback(self) -> str:
+        """Where this process reaches itself, when it serves: not through whatever is in front of it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  # compared
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
     def production(self) -> bool:
         """Whether it is for real."""
         return self.env is Environment.PRODUCTION
@@ -201,6 +239,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             making.unlink()
         return [Secret(kept.read_text().strip())]
 
+    def stripe_secrets(self) -> list[Secret]:
+        """The secrets that Stripe signs with."""
+        given = (self.stripe_webhook_secrets or "").split(",")
+        return [Secret(one.strip()) for one in given if one.strip()]
+
+    def stripe_prices(self) -> Prices:
+        """The ids of the prices of all that is sold; of what is not set there are none."""
+        return {
+            kind: [one.strip() for one in (getattr(self, name) or "").split(",") if one.strip()]
+            for name, kind in _PRICES.items()
+        }
+
+    def stripe_stub_secret(self) -> Secret:
+        """What the Stripe that is none signs with, and is asked with: other in every data directory."""
+        return Secret("whsec_" + hashlib.sha256(b"stripe" + self.fingerprint_key()).hexdigest())
+
     def fingerprint_key(self) -> bytes:
         """What keys the fingerprints of requests under an idempotency key: the oldest key, which a rotation
         keeps longest."""
@@ -210,7 +264,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 _SECRET: Final = frozenset(
     {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url", "resend_key"}
     | {"staff_session_keys", "store_session_keys", "sealing_keys", "metrics_token"}
+    | {"stripe_key", "stripe_webhook_secrets"}
 )
+_PRICES: Final = {f"stripe_price_{plan}_{interval}".lower(): (plan, interval) for plan, interval in SOLD}
+_STRIPE_KEY: Final = re.compile(r"[rs]k_(test|live)_[A-Za-z0-9]{10,250}")
+_STRIPE_SECRET: Final = re.compile(r"whsec_[A-Za-z0-9+/=_-]{16,250}")
+_STRIPE_PRICE: Final = re.compile(r"price_[A-Za-z0-9_]{1,100}")
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SCHEMES: Final = {
     "database_url": _POSTGRES,
@@ -316,6 +375,7 @@ def _wrong(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}MAIL_FROM must be one plain address, such as orders@orders.example")
     if settings.resend_key is not None and not _RESEND_KEY.fullmatch(settings.resend_key):
         problems.append(f"{PREFIX}RESEND_KEY is no key of Resend")
+    problems += _wrong_stripe(settings)
     token = settings.metrics_token
     if token is not None and (not _TOKEN.fullmatch(token) or len(set(token)) < 12):
         problems.append(
@@ -336,6 +396,39 @@ def _wrong_session_keys(settings: Settings) -> list[str]:
             problems.append(f"{PREFIX}{name.upper()}: a key must have {SESSION_KEY_MIN} characters or more")
     if rings["staff_session_keys"] & rings["store_session_keys"]:
         problems.append(f"{PREFIX}STORE_SESSION_KEYS holds a key of {PREFIX}STAFF_SESSION_KEYS")
+    return problems
+
+
+def _wrong_stripe(settings: Settings) -> list[str]:
+    given = [
+        name for name in ("stripe_webhook_secrets", *_PRICES, "stripe_api_base") if getattr(settings, name)
+    ]
+    if settings.stripe_key is None:
+        # Left out by mistake it would give everything to everybody.
+        return [f"{PREFIX}{name.upper()} is set, and {PREFIX}STRIPE_KEY is not" for name in given]
+    problems = []
+    if not _STRIPE_KEY.fullmatch(settings.stripe_key):
+        problems.append(f"{PREFIX}STRIPE_KEY is no secret or restricted key of Stripe (sk_..., rk_...)")
+    if settings.stripe_stub:
+        problems.append(f"{PREFIX}STRIPE_STUB and {PREFIX}STRIPE_KEY are both set")
+    secrets = settings.stripe_secrets()
+    if not secrets:
+        problems.append(f"{PREFIX}STRIPE_WEBHOOK_SECRETS is required with {PREFIX}STRIPE_KEY")
+    for place, secret in enumerate(secrets, 1):
+        if not _STRIPE_SECRET.fullmatch(secret.reveal()):
+            problems.append(f"{PREFIX}STRIPE_WEBHOOK_SECRETS: secret {place} is none of Stripe (whsec_...)")
+    seen: set[str] = set()
+    for name, refs in zip(_PRICES, settings.stripe_prices().values(), strict=True):
+        if not refs:
+            problems.append(f"{PREFIX}{name.upper()} is required with {PREFIX}STRIPE_KEY")
+        elif not all(map(_STRIPE_PRICE.fullmatch, refs)):
+            problems.append(f"{PREFIX}{name.upper()} must be the id of a price of Stripe (price_...)")
+        elif seen & {*refs} or len(refs) != len({*refs}):
+            problems.append(f"{PREFIX}{name.upper()} names a price that is named already")
+        seen |= {*refs}
+    base = settings.stripe_api_base
+    if base is not None and not re.fullmatch(rf"{_ORIGIN.pattern}(?:[A-Za-z0-9_/-]{{0,100}})", base):
+        problems.append(f"{PREFIX}STRIPE_API_BASE must be http:// or https://, a host, and perhaps a path")
     return problems
 
 
@@ -378,6 +471,13 @@ def _wrong_in_production(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}PUBLIC_URL must begin with https:// in production")
     if settings.resend_key is None:
         problems.append(f"{PREFIX}RESEND_KEY is required in production")
+    if (settings.stripe_key or "")[2:].startswith("_test_"):
+        problems.append(f"{PREFIX}STRIPE_KEY is a key for tests, which takes no money")
+    problems += [
+        f"{PREFIX}{name.upper()} is not for production"
+        for name in ("stripe_api_base", "stripe_stub")
+        if getattr(settings, name)
+    ]
     if settings.mail_from.lower().endswith((".localhost", "@localhost")):
         problems.append(f"{PREFIX}MAIL_FROM is required in production")
     return problems

@@ -19,13 +19,16 @@ from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
+from distribu.adapters.memory.stripe import PretendStripe
 from distribu.adapters.memory.twins import MovedClock
 from distribu.adapters.redis import RedisLimiter
 from distribu.adapters.resend import ResendMailer
 from distribu.adapters.sealing import Ed25519Notary
+from distribu.adapters.stripe import StripePayments
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S
+from distribu.entrypoints.stubs.stripe import StripeStub
 from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
 from tests.contracts.hashing import HasherContract
@@ -38,12 +41,14 @@ from tests.contracts.outside import (
     HooksContract,
     VaultContract,
 )
+from tests.contracts.paying import FORMER, SECRET_RING, PayingOverTime
 from tests.contracts.postgres import OnPostgres, on_postgres
 from tests.contracts.queue import QueueContract
 from tests.contracts.sealing import NotaryContract, SealsContract
 from tests.contracts.store import ReceiveInTurn, StoreContract
 from tests.integration.conftest import RedisServer
 from tests.stubs.resend import Resend, resend
+from tests.stubs.stripe import KEY, stripe
 
 
 @pytest.fixture(scope="module")
@@ -402,3 +407,24 @@ class TestAuthenticatorsOnAnAddress(AuthenticatorsContract):
     @pytest.fixture
     def authenticators(self) -> SiteAuthenticators:
         return SiteAuthenticators("http://127.0.0.1:8000")
+
+
+class TestStripePayments(PayingOverTime):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    @pytest.fixture
+    async def stub(self, clock: MovedClock) -> AsyncIterator[tuple[StripeStub, str]]:
+        async with stripe(clock) as stub:
+            yield stub
+
+    @pytest.fixture
+    def stripe(self, stub: tuple[StripeStub, str]) -> PretendStripe:
+        return stub[0].stripe
+
+    @pytest.fixture
+    async def payments(self, stub: tuple[StripeStub, str]) -> AsyncIterator[StripePayments]:
+        payments = StripePayments(Secret(KEY), SECRET_RING, FORMER, base_url=stub[1])
+        yield payments
+        await payments.close()

@@ -337,7 +337,7 @@ MISTAKES = (
         "an event tells the state before the change",
         (
             Change(
-                f"{APPLICATION}/kernel.py",
+                f"{APPLICATION}/recording.py",
                 "views.encode(views.of(entity))",
                 "views.encode(views.of(change.before or entity))",
             ),
@@ -392,7 +392,7 @@ MISTAKES = (
         "an event carries less than the order of the API",
         (
             Change(
-                f"{APPLICATION}/kernel.py",
+                f"{APPLICATION}/recording.py",
                 "payload = views.encode(views.of(entity)).decode()",
                 'payload = views.encode({"id": entity.id}).decode()',
             ),

@@ -19,7 +19,18 @@ from msgspec import inspect as shapes
 
 import distribu
 from distribu.adapters.postgres import refusals
-from distribu.application import finders, kernel, notary, ports, profiles, reactions, subscriptions, views
+from distribu.application import (
+    finders,
+    kernel,
+    mailing,
+    notary,
+    payments,
+    ports,
+    profiles,
+    reactions,
+    subscriptions,
+    views,
+)
 from distribu.application.fields import Value, type_info
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.entity import Entity, Event
@@ -214,13 +225,17 @@ def test_every_entity_that_goes_out_has_a_view(entity: Any) -> None:
 
 
 PORTS: list[Any] = [
-    field.type for field in dataclasses.fields(kernel.Ports) if field.name != "fingerprint_key"
+    (get_args(field.type) or (field.type,))[0]
+    for field in dataclasses.fields(kernel.Ports)
+    if field.name != "fingerprint_key"
 ]
 
 
 def test_the_ports_of_the_executor() -> None:
     assert {"Store", "Directory", "Queue", "Clock", "Entropy", "Vault", "Hooks"} <= {*map(named, PORTS)}
-    assert {port.__module__ for port in PORTS} == {ports.__name__, notary.__name__}
+    assert {port.__module__ for port in PORTS} == {
+        module.__name__ for module in (ports, mailing, notary, payments)
+    }
 
 
 @pytest.mark.parametrize("port", PORTS, ids=named)
@@ -240,7 +255,13 @@ def test_every_port_has_a_contract_run_over_its_twin_and_the_real_thing(port: An
 def test_every_method_of_a_port_promises_something() -> None:
     silent = [
         f"{named(port)}.{name}"
-        for port in [*defined_in(ports), *defined_in(finders), *defined_in(notary)]
+        for port in [
+            *defined_in(ports),
+            *defined_in(finders),
+            *defined_in(notary),
+            *defined_in(mailing),
+            *defined_in(payments),
+        ]
         if getattr(port, "_is_protocol", False) and named(port) not in ("Read", "Finders")
         for name, method in vars(port).items()
         if inspect.isfunction(method) and not name.startswith("_") and not method.__doc__
@@ -531,7 +552,7 @@ def test_what_is_public_in_the_core_is_explained(module: ModuleType) -> None:
         if not named(it).startswith("_")
         and not (inspect.isclass(it) and issubclass(it, (Event, views.View)))  # these say all in their fields
         and not (
-            getattr(it, "_is_protocol", False) and module in (ports, finders, notary)
+            getattr(it, "_is_protocol", False) and module in (ports, finders, mailing, notary, payments)
         )  # their methods promise
         and not vars(it).get("__doc__")
         and not (inspect.isfunction(it) and it.__doc__)

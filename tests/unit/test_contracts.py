@@ -10,6 +10,7 @@ from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
 from distribu.adapters.memory.store import MemoryStore
+from distribu.adapters.memory.stripe import MemoryPayments, PretendStripe
 from distribu.adapters.memory.twins import (
     GlassVault,
     MovedClock,
@@ -32,6 +33,7 @@ from tests.contracts.outside import (
     HooksContract,
     VaultContract,
 )
+from tests.contracts.paying import FORMER, SECRET_RING, PayingOverTime
 from tests.contracts.queue import QueueContract
 from tests.contracts.sealing import NotaryContract, SealsContract
 from tests.contracts.store import StoreContract
@@ -192,3 +194,17 @@ class TestAuthenticators(AuthenticatorsContract):
     @pytest.fixture
     def authenticators(self) -> SiteAuthenticators:
         return SiteAuthenticators("http://localhost:8000")
+
+
+class TestMemoryPayments(PayingOverTime):
+    @pytest.fixture
+    def clock(self) -> MovedClock:
+        return MovedClock()
+
+    @pytest.fixture
+    def stripe(self, clock: MovedClock) -> PretendStripe:
+        return PretendStripe(clock.now, pages="https://pay.example")
+
+    @pytest.fixture
+    def payments(self, stripe: PretendStripe) -> MemoryPayments:
+        return MemoryPayments(stripe, SECRET_RING, FORMER)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast, overload
 
 import msgspec
 
-from distribu.application import reactions, views
+from distribu.application import views
 from distribu.application.counts import Counts
 from distribu.application.fields import Value
 from distribu.application.ports import (
@@ -29,9 +29,9 @@ from distribu.application.ports import (
     Mailer,
     Message,
     NewMail,
-    NewRecord,
     Notary,
     OnceKey,
+    Payments,
     Queue,
     RateLimiter,
     Read,
@@ -42,11 +42,12 @@ from distribu.application.ports import (
     Tx,
     Vault,
 )
+from distribu.application.recording import Recorder
 from distribu.application.refusals import Refusals
 from distribu.domain.access import Actor, ActorKind, Permission
 from distribu.domain.accounts import REALM
-from distribu.domain.audit import FORMAT, METADATA_MAX, Entry, Person
-from distribu.domain.entity import Entity, Event, Numbered
+from distribu.domain.audit import Entry
+from distribu.domain.entity import Entity, Numbered
 from distribu.domain.errors import Bug, Busy, Forbidden, InDoubt, RateLimited, Refused
 from distribu.domain.values import CompanyId, Secret
 
@@ -250,6 +251,7 @@ class Outside:
         self.hooks = ports.hooks
         self.seals = ports.seals
         self.notary = ports.notary
+        self.payments = ports.payments
         self.queue = ports.queue
         self.home = home_of(actor)
         self._distribu = distribu
@@ -292,7 +294,10 @@ def home_of(actor: Actor) -> CompanyId:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The adapters, by the names of what they do; ``local`` limits in this process alone."""
+    """The adapters, by the names of what they do; ``local`` limits in this process alone.
+
+    Without ``payments`` nothing is sold here.
+    """
 
     store: Store
     directory: Directory
@@ -308,6 +313,7 @@ class Ports:
     mailer: Mailer
     seals: Seals
     notary: Notary
+    payments: Payments | None
     fingerprint_key: bytes
 
 
@@ -455,7 +461,9 @@ class Distribu:
             await self._write(tx, work, None)
 
     async def _write(self, tx: Tx, work: Work, answer: StoredAnswer | None) -> int | None:
-        return await tx.write(work.changes, self._records(work), answer, work.mails)
+        recorder = Recorder(work.actor, work.company_id, work.now, self.ports.entropy)
+        records = recorder.records(work.changes, work.entries)
+        return await tx.write(work.changes, records, answer, work.mails)
 
     async def _retrying(
         self, command: Command[Any], attempt: Callable[[], Awaitable[tuple[Any, bytes]]]
@@ -498,114 +506,6 @@ class Distribu:
         digest = hashlib.blake2b(key=self.ports.fingerprint_key, digest_size=32)
         digest.update(type(request).__name__.encode() + b"\0" + views.encode(request))
         return digest.digest()
-
-    def _records(self, work: Work) -> list[NewRecord]:
-        """What the changes of a command say to the audit log, and through it to the world."""
-        entropy = self.ports.entropy
-        person = _person(work.actor, entropy)
-        digest, at = person.digest, views.time(work.now)
-        records = []
-        for event, entity, wire in _told(work.changes):
-            messages = tuple(Message(entropy.uuid(), name, payload) for name, payload in wire)
-            details = dict(event.details())
-            if isinstance(entity, Numbered) and not entity.number and "number" in details:
-                details["number"] = msgspec.Raw(NUMBER_TO_COME.encode())
-            what = (event.name, type(entity).__name__, entity.id, details)
-            records.append(_record(entropy.uuid(), work, person, digest, at, event, *what, messages))
-        for entry, asked in work.entries:
-            action, metadata = entry.told()
-            what = (action, entry.entity_type, entry.entity_id, metadata)
-            records.append(_record(entropy.uuid(), work, person, digest, at, entry, *what, asked))
-        return records
-
-
-@dataclass(frozen=True, slots=True)
-class Recorder:
-    """Whoever writes into a company's log without work: on a connection of their own."""
-
-    actor: Actor
-    company_id: CompanyId
-    now: datetime
-    entropy: Entropy
-
-    def record(self, entry: Entry) -> NewRecord:
-        """The row of the log, for whoever writes it."""
-        person = _person(self.actor, self.entropy)
-        action, metadata = entry.told()
-        what = (action, entry.entity_type, entry.entity_id, metadata)
-        at = views.time(self.now)
-        return _record(self.entropy.uuid(), self, person, person.digest, at, entry, *what, ())
-
-
-def _person(actor: Actor, entropy: Entropy) -> Person:
-    return Person(id=entropy.uuid(), salt=entropy.bytes(16), label=actor.label, ip=actor.ip)
-
-
-def _told(changes: list[Change]) -> list[tuple[Event, Entity, list[tuple[str, str]]]]:
-    """Every event with its entity and its wire messages: at most one of each name per entity."""
-    told = []
-    for change in changes:
-        entity = change.after
-        seen: set[str] = set()
-        payload = ""
-        for event in entity.events:
-            names = [name for name in reactions.wire(event) if name not in seen]
-            seen.update(names)
-            if names and not payload:
-                payload = views.encode(views.of(entity)).decode()
-            told.append((event, entity, [(name, payload) for name in names]))
-    return told
-
-
-def _record(
-    id: str,
-    work: "Work | Recorder",
-    person: Person,
-    digest: str,
-    at: str,
-    event: Event,
-    action: str,
-    entity_type: str,
-    entity_id: str,
-    metadata: dict[str, Any],
-    messages: tuple[Message, ...],
-) -> NewRecord:
-    body = views.RecordBody(
-        v=FORMAT,
-        id=id,
-        company_id=work.company_id,
-        at=at,
-        actor_type=work.actor.kind,
-        actor_id=work.actor.id,
-        action=action,
-        entity_type=entity_type,
-        entity_id=entity_id,
-        person=digest,
-        metadata=_bounded(metadata),
-    )
-    return NewRecord(
-        id=id,
-        event=event,
-        at=work.now,
-        actor_kind=work.actor.kind,
-        actor_id=work.actor.id,
-        action=action,
-        entity_type=entity_type,
-        entity_id=entity_id,
-        person=person,
-        body=views.encode(body).decode(),
-        messages=messages,
-    )
-
-
-def _bounded(metadata: dict[str, Any]) -> msgspec.Raw:
-    """Metadata as JSON: over its limit it is cut and says so, never dropped."""
-    text = views.encode(views.plain(metadata))
-    if len(text) > METADATA_MAX:
-        # Half, since it is escaped again: quotes and backslashes double.
-        kept = text[: METADATA_MAX // 2].decode("utf-8", "ignore").replace(NUMBER_TO_COME, "0")
-        text = views.encode({"shortened": True, "bytes": len(text), "text": kept})
-    return msgspec.Raw(text)
 
 
 def _command(request: Request[Any]) -> Command[Any]:

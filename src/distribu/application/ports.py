@@ -20,6 +20,12 @@ from distribu.application.finders import (
     Page as Page,
     Read as Read,
 )
+from distribu.application.mailing import (
+    Letter as Letter,
+    Mail as Mail,
+    Mailer as Mailer,
+    MailNotSent as MailNotSent,
+)
 from distribu.application.notary import (
     Examined as Examined,
     Inspection as Inspection,
@@ -27,6 +33,15 @@ from distribu.application.notary import (
     Sealing as Sealing,
     SealingKey as SealingKey,
     Seals as Seals,
+)
+from distribu.application.payments import (
+    Bought as Bought,
+    Invoiced as Invoiced,
+    Offer as Offer,
+    PaymentNotice as PaymentNotice,
+    Payments as Payments,
+    PaymentsAway as PaymentsAway,
+    PaymentsRefused as PaymentsRefused,
 )
 from distribu.domain.access import ActorKind, ContactGrant, KeyGrant, StaffGrant
 from distribu.domain.audit import Person
@@ -574,47 +589,5 @@ class Hooks(Protocol):
         """One POST within ten seconds in all, following no redirect.
 
         Never raises for what the other side does.
-        """
-        ...
-
-
-class Letter(msgspec.Struct, frozen=True, kw_only=True, tag=True, rename="camel"):
-    """What a mail says: the facts its templates are filled with.
-
-    The templates are named like its class (``order_received.html`` and ``.txt``).
-    """
-
-    @property
-    def page(self) -> str:
-        """The path its link leads to, for a letter that comes with a token."""
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """A mail to be sent. ``token`` completes its link."""
-
-    id: str
-    to: str
-    letter: Letter
-    token: Secret | None = None
-
-
-class MailNotSent(Exception):
-    """A mail was not taken: for good (``final``), or to be tried again."""
-
-    def __init__(self, why: str, *, final: bool = False, retry_after_s: int | None = None) -> None:
-        self.final = final
-        self.retry_after_s = retry_after_s
-        super().__init__(why)
-
-
-class Mailer(Protocol):
-    """Takes mails to people."""
-
-    async def send(self, mail: Mail) -> None:
-        """Hand a mail over, within ten seconds; sent again under its ``id``, it arrives once.
-
-        Raises `MailNotSent`, whose text names neither the address nor the token.
         """
         ...

@@ -15,6 +15,7 @@ CODES: Final[Mapping[str, str]] = {
     "unsupported_media_type": "The body must be sent as application/json.",
     "body_too_large": "The body is larger than this route accepts.",
     "request_timeout": "The body did not arrive in time.",
+    "invalid_signature": "This was not signed by who it should be from, or too long ago.",
     "method_not_allowed": "This path does not know that method.",
     # who is asking
     "unauthenticated": "No key or session, or one that is wrong, over or revoked.",

@@ -27,6 +27,7 @@ Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"d
 """
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import rich_click as click
 import uvloop
 from rich.console import Console
@@ -50,6 +52,7 @@ from distribu.domain.values import ApiKeyId
 from distribu.entrypoints import (
     asking,
     cli_audit,
+    cli_billing,
     cli_people,
     cli_receivers,
     cli_webhooks,
@@ -111,6 +114,8 @@ def serve(worker: bool, demo: bool, host: str | None, port: int | None, data_dir
         await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made, settings.data_path))
 
     settings = operating.settings(host=host, port=port, data_dir=data_dir)
+    if demo and not (settings.production or settings.stripe_key or "DISTRIBU_STRIPE_STUB" in os.environ):
+        settings = msgspec.structs.replace(settings, stripe_stub=True)
     operating.until_told(settings, run)
 
 
@@ -368,7 +373,7 @@ for _command in cli_receivers.COMMANDS:
     cli_webhooks.webhook.add_command(_command)
 for _group in (
     *(cli_people.user, cli_people.member, cli_people.session),
-    *(cli_webhooks.webhook, cli_webhooks.vault, cli_audit.audit),
+    *(cli_webhooks.webhook, cli_webhooks.vault, cli_audit.audit, cli_billing.billing),
 ):
     main.add_command(_group)
 

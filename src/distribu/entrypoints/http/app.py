@@ -24,6 +24,7 @@ from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.sessions import Keys, Sessions
 from distribu.entrypoints.http.wire import Route, answer, body_of, etag, refused
+from distribu.entrypoints.stubs.stripe import StripeStub, with_stripe
 
 log: Final = logging.getLogger("distribu.http")
 _KEY_MAX: Final = 255
@@ -37,12 +38,14 @@ def http_app(
     site: Site | None = None,
     keys: Keys | None = None,
     mailbox: Postbox | None = None,
+    stripe: StripeStub | None = None,
 ) -> Application:
     """The HTTP API as an ASGI application, to serve or to mount inside another one.
 
     Without ``limits`` it has none, and without a ``site`` in production it does not insist on HTTPS: what it
     is mounted in may do that. Without ``keys`` nobody can sign in: only API keys get in. With a ``mailbox``
-    everybody can read its mails, at ``/_mail``. Without a ``site`` that opens them there are no ``/metrics``.
+    everybody can read its mails, at ``/_mail``, and with a ``stripe`` everybody can buy for nothing, at
+    ``/_stripe``. Without a ``site`` that opens them there are no ``/metrics``.
     """
     site = site or Site()
     api = ApiDoor(distribu, limits or ApiLimits(), site)
@@ -92,7 +95,9 @@ def http_app(
     )
     new_id = distribu.ports.entropy.uuid
     whole = defended(counted(app, api, new_id), site, new_id, distribu.counts)
-    return whole if mailbox is None else with_mailbox(whole, mailbox)
+    if mailbox is not None:
+        whole = with_mailbox(whole, mailbox)
+    return whole if stripe is None else with_stripe(whole, stripe)
 
 
 def _id(distribu: Distribu) -> str:

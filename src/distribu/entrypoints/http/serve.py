@@ -8,17 +8,19 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from distribu.application.kernel import Distribu
-from distribu.container import mailbox, running
+from distribu.container import mailbox, pretend_stripe, running, sellable
 from distribu.domain.errors import Bug
 from distribu.entrypoints.http.app import http_app
-from distribu.entrypoints.http.browser import ALWAYS, Site
+from distribu.entrypoints.http.browser import ALWAYS, PAGE_POLICY, Site
 from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.http.mailbox import Postbox
 from distribu.entrypoints.http.sessions import Keys
+from distribu.entrypoints.stubs.stripe import StripeStub
 from distribu.entrypoints.worker import Worker
 from distribu.settings import Settings
 
@@ -27,6 +29,9 @@ log: Final = logging.getLogger("distribu.worker")
 GRACE_S: Final = 15
 HEAD_MAX: Final = 65_536
 """Bytes of a request before its body."""
+
+STRIPE_HOOK: Final = "/stripe/events"
+"""Where Stripe's webhooks come in."""
 
 HEAD_S: Final = 10.0
 """What a connection may take for its head."""
@@ -99,8 +104,14 @@ class _Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is told the URL. Raises `OSError` for a port in use."""
-    async with running(settings) as distribu:
+    """Serve until SIGTERM or SIGINT; ``ready`` is told the URL.
+
+    Raises `OSError` for a port in use, and `SettingsUnusable` for a price that Stripe does not have.
+    """
+    if settings.stripe_stub and not settings.port:  # its pages are linked to before there is a server
+        settings = msgspec.structs.replace(settings, port=_free_port(settings.host))
+    await sellable(settings)
+    async with running(settings) as distribu, _stripe(settings) as stripe:
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +123,8 @@ async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None
         staff, store = settings.session_keys()
         keys = Keys(staff=tuple(staff), store=tuple(store))
         mails = mailbox(settings)
-        async with listening(distribu, settings.host, settings.port, limits, site, keys, mails) as url:
+        at = (settings.host, settings.port)
+        async with listening(distribu, *at, limits, site, keys, mails, stripe) as url:
             if side is not None:
                 distribu.wake = side.wake
                 tasks.append(asyncio.create_task(side.run()))
@@ -124,6 +136,23 @@ async def serve(settings: Settings, *, worker: bool, ready: Callable[[str], None
 
 
 @contextlib.asynccontextmanager
+async def _stripe(settings: Settings) -> AsyncIterator[StripeStub | None]:
+    """The Stripe that is none, where the settings want it: it tells this process what happens there."""
+    stripe = pretend_stripe(settings)
+    if stripe is None:
+        yield None
+        return
+    secret = settings.stripe_stub_secret().reveal()
+    hook = settings.loopback + STRIPE_HOOK
+    page = (*ALWAYS, (b"content-security-policy", PAGE_POLICY))
+    stub = StripeStub(stripe, key=secret, secrets=[secret], headers=page, hook=hook, at_once=True)
+    try:
+        yield stub
+    finally:
+        await stub.close()
+
+
+@contextlib.asynccontextmanager
 async def listening(
     distribu: Distribu,
     host: str,
@@ -132,13 +161,14 @@ async def listening(
     site: Site | None = None,
     keys: Keys | None = None,
     mails: Postbox | None = None,
+    stripe: StripeStub | None = None,
 ) -> AsyncIterator[str]:
     """The HTTP application on a socket; the URL it answers at. What was asked is answered at the end.
 
     Raises `OSError` for a port in use.
     """
     config = uvicorn.Config(
-        http_app(distribu, limits, site, keys, mails),
+        http_app(distribu, limits, site, keys, mails, stripe),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -177,6 +207,12 @@ async def work(settings: Settings, *, ready: Callable[[], None]) -> None:
         await worker.run()
         counts = distribu.counts
         log.info("attempted deliveries: %s; mails: %s", dict(counts.deliveries), dict(counts.mails))
+
+
+def _free_port(host: str) -> int:
+    listener = _listen(host, 0)
+    with listener:
+        return int(listener.getsockname()[1])
 
 
 def _listen(host: str, port: int) -> socket.socket:
