@@ -8,6 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from distribu import Settings, SettingsUnusable, load
+from distribu.application.payments import SOLD
 from distribu.settings import Environment
 
 KEY = Fernet.generate_key().decode()
@@ -357,7 +358,7 @@ def test_settings_do_not_show_their_secrets() -> None:
 
 
 def test_whatever_can_hold_a_secret_is_hidden() -> None:
-    telling = {"url", "key", "keys", "secret", "password", "token"}
+    telling = {"url", "key", "keys", "secret", "secrets", "password", "token"}
     names = [one.name for one in msgspec.structs.fields(Settings) if one.name != "public_url"]
     secret: dict[str, Any] = {name: "hunter2" for name in names if name.rpartition("_")[2] in telling}
     assert len(secret) >= 5
@@ -390,3 +391,107 @@ def test_every_setting_says_what_it_is() -> None:
     for one in msgspec.structs.fields(Settings):
         (meta,) = one.type.__metadata__
         assert meta.description, one.name
+
+
+# --- Stripe ----------------------------------------------------------------------------------
+
+STRIPE = {
+    "DISTRIBU_STRIPE_KEY": "sk_test_0123456789abcdef",
+    "DISTRIBU_STRIPE_WEBHOOK_SECRETS": "whsec_0123456789abcdef, whsec_fedcba9876543210",
+    "DISTRIBU_STRIPE_PRICE_STARTER_MONTH": "price_1",
+    "DISTRIBU_STRIPE_PRICE_STARTER_YEAR": "price_2",
+    "DISTRIBU_STRIPE_PRICE_GROWTH_MONTH": "price_3 , price_0",
+    "DISTRIBU_STRIPE_PRICE_GROWTH_YEAR": "price_4",
+    "DISTRIBU_STRIPE_PRICE_ENTERPRISE_MONTH": "price_5",
+    "DISTRIBU_STRIPE_PRICE_ENTERPRISE_YEAR": "price_6",
+}
+LIVE = {**SAFE, **STRIPE, "DISTRIBU_STRIPE_KEY": "rk_live_0123456789abcdef"}
+
+
+def test_what_is_sold_has_its_prices_and_those_before() -> None:
+    settings = load(STRIPE)
+    assert list(settings.stripe_prices()) == list(SOLD)
+    assert list(settings.stripe_prices().values())[2] == ["price_3", "price_0"]
+    assert [one.reveal() for one in settings.stripe_secrets()] == [
+        "whsec_0123456789abcdef",
+        "whsec_fedcba9876543210",
+    ]
+    for shown in (repr(settings), str(settings)):
+        assert "sk_test" not in shown
+        assert "whsec" not in shown
+    assert load(LIVE).production
+
+
+@pytest.mark.parametrize("name", sorted(STRIPE.keys() - {"DISTRIBU_STRIPE_KEY"}))
+def test_whoever_sells_leaves_nothing_out(name: str) -> None:
+    assert problems({**STRIPE, name: ""}) == [f"{name} is required with DISTRIBU_STRIPE_KEY"]
+
+
+def test_a_key_that_is_left_out_by_mistake_does_not_give_everything_to_everybody() -> None:
+    rest = {name: value for name, value in STRIPE.items() if name != "DISTRIBU_STRIPE_KEY"}
+    said = problems({**rest, "DISTRIBU_STRIPE_API_BASE": "http://127.0.0.1:1"})
+    assert said == [
+        f"{name} is set, and DISTRIBU_STRIPE_KEY is not" for name in [*rest, "DISTRIBU_STRIPE_API_BASE"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KEY", "pk_test_0123456789abcdef"),
+        ("KEY", "sk_test_"),
+        ("KEY", "sk_test_0123456789abcdef\u00e9"),
+        ("KEY", "whsec_0123456789abcdef"),
+        ("WEBHOOK_SECRETS", "whsec_0123456789abcdef,sk_test_0123456789abcdef"),
+        ("WEBHOOK_SECRETS", "whsec_short"),
+        ("PRICE_GROWTH_YEAR", "prod_4"),
+        ("PRICE_GROWTH_YEAR", "price_4;price_7"),
+        ("PRICE_GROWTH_YEAR", "price_4,price_4"),
+        ("PRICE_GROWTH_YEAR", "price_1"),
+        ("API_BASE", "stripe.example"),
+        ("API_BASE", "ftp://stripe.example"),
+        ("API_BASE", "http://me@stripe.example"),
+        ("API_BASE", "http://stripe.example/v1?x"),
+        ("STUB", "true"),
+        ("STUB", "perhaps"),
+    ],
+)
+def test_what_stripe_would_not_know_is_named(name: str, value: str) -> None:
+    (said,) = problems({**STRIPE, f"DISTRIBU_STRIPE_{name}": value})
+    assert said.startswith(f"DISTRIBU_STRIPE_{name}")
+    assert "0123456789abcdef" not in said
+
+
+@pytest.mark.parametrize("key", ["sk_test_0123456789abcdef", "rk_test_0123456789abcdef"])
+def test_production_takes_no_key_for_tests(key: str) -> None:
+    assert problems({**LIVE, "DISTRIBU_STRIPE_KEY": key}) == [
+        "DISTRIBU_STRIPE_KEY is a key for tests, which takes no money"
+    ]
+
+
+def test_production_asks_stripe_alone() -> None:
+    assert problems({**LIVE, "DISTRIBU_STRIPE_API_BASE": "https://stripe.example"}) == [
+        "DISTRIBU_STRIPE_API_BASE is not for production"
+    ]
+    assert problems({**SAFE, "DISTRIBU_STRIPE_STUB": "true"}) == [
+        "DISTRIBU_STRIPE_STUB is not for production"
+    ]
+
+
+def test_the_stripe_that_is_none_signs_by_a_secret_of_its_own(tmp_path: Path) -> None:
+    mine, yours = (Settings(data_dir=str(tmp_path / name)) for name in "ab")
+    assert mine.stripe_stub_secret() == mine.stripe_stub_secret()
+    assert mine.stripe_stub_secret().reveal() != yours.stripe_stub_secret().reveal()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("10.0.0.7", "http://10.0.0.7:8000"),
+    ],
+)
+def test_a_process_reaches_itself(host: str, url: str) -> None:
+    assert Settings(host=host, public_url="https://orders.example").loopback == url

@@ -242,7 +242,9 @@ def _say(error: stripe.StripeError) -> NoReturn:
     told = f"Stripe answered {status}"
     if status == 429 or status == 409 or status >= 500 or type(error) is stripe.APIError:
         raise PaymentsAway(told, retry_after_s=_wait(error.headers)) from None
-    about = " ".join(filter(None, (_kind(error.code), _kind(getattr(error, "param", None)))))
+    said = error.json_body.get("error") if isinstance(error.json_body, dict) else None
+    named = said if isinstance(said, dict) else {}
+    about = " ".join(filter(None, (_kind(named.get("code")), _kind(named.get("param")))))
     if status == 401 or status == 403:
         log.error("%s: look at DISTRIBU_STRIPE_KEY and what it may do", told)
     told = f"{told} {about}".strip()

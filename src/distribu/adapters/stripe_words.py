@@ -1,6 +1,6 @@
 """Stripe's objects in our words: what its API answers, and what its webhooks tell.
 
-As of its version 2026-10-28 (https://docs.stripe.com/api). A webhook is rendered in the version that its
+As of its version 2026-10-28 (docs.stripe.com/api). A webhook is rendered in the version that its
 endpoint was made with, so of what it tells only that is read which has not moved for years, or from both
 places.
 """
@@ -44,7 +44,7 @@ STATUS: Final[Mapping[str, SubscriptionStatus | None]] = {
     "incomplete": None,
     "incomplete_expired": None,
 }
-"""Stripe's statuses (https://docs.stripe.com/billing/subscriptions/overview#subscription-statuses). While it
+"""Stripe's statuses (docs.stripe.com/billing/subscriptions/overview#subscription-statuses). While it
 is ``past_due`` Stripe tries again; which of the three below it becomes when that is over is set at Stripe.
 ``paused`` is a trial that ended with nothing to pay by."""
 
@@ -52,7 +52,7 @@ _PLACES: Final = {
     **dict.fromkeys("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF UGX VND VUV XAF XOF XPF".split(), 0),
     **dict.fromkeys("BHD JOD KWD OMR TND".split(), 3),
 }
-"""Digits after the point in Stripe's amounts, where they are not two (https://docs.stripe.com/currencies)."""
+"""Digits after the point in Stripe's amounts, where they are not two (docs.stripe.com/currencies)."""
 
 _WORD: Final = re.compile(rf"[!-~]{{1,{REF_MAX}}}")
 _NUMBER: Final = re.compile(r"[ -~]{1,100}")

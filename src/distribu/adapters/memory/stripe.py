@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 DAY: Final = 86_400
 WARNED_S: Final = 3 * DAY
-"""How long before its end a trial is told to end (https://docs.stripe.com/billing/subscriptions/trials)."""
+"""How long before its end a trial is told to end (docs.stripe.com/billing/subscriptions/trials)."""
 
 RETRIES_S: Final = (3 * DAY, 5 * DAY, 7 * DAY)
 """When a refused card is tried again, after the first time."""
@@ -372,7 +372,7 @@ class PretendStripe:
 
     def signed(self, event: Json, secrets: Sequence[str]) -> tuple[bytes, str]:
         """An event as it is sent: the body, and its header, with a signature by each secret, as of this
-        moment (https://docs.stripe.com/webhooks, on verifying them by hand)."""
+        moment (docs.stripe.com/webhooks, on verifying them by hand)."""
         body = msgspec.json.encode(event)
         at = int(self._clock().timestamp())
         sums = [hmac.new(one.encode(), b"%d." % at + body, hashlib.sha256).hexdigest() for one in secrets]

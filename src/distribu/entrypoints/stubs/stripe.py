@@ -166,6 +166,11 @@ class StripeStub:
         if self.at_once:
             self._send_what_is_new()
 
+    async def idle(self) -> None:
+        """Wait until all is sent that is to be sent at once."""
+        while self._sending:
+            await asyncio.gather(*self._sending)
+
     async def close(self) -> None:
         """Send nothing more."""
         for task in self._sending:
