@@ -244,7 +244,7 @@ class PaymentsContract:
         refs: list[str] = []
         sizes = []
         after: str | None = None
-        while True:
+        for _ in range(9):
             found, after = await payments.subscriptions(after=after)
             refs += [it.subscription_ref for it in found]
             sizes.append(len(found))
@@ -356,7 +356,7 @@ class PaymentsContract:
             None, "", " ", ",", "=", "t", "t=", "v1", "v1=", "t=,v1=", t, sum, f"{t},", f"{t},v1", f"{t},v1=",
             f"{t};{sum}", f"{t},v0={plain}", f"{t},V1={plain}", f"{t},v1={plain[:-1]}", f"{t},v1={plain}0",
             f"{t},v1={plain.upper()}", f"{t}.0,{sum}", f"t=+{t[2:]},{sum}", f"t= {t[2:]},{sum}",
-            f"t=-1,{sum}",
+            f"t=-1,{sum}", f"{t},{good}", f"{good},{t}",
             f"t=NaN,{sum}", f"t=1e9,{sum}", f"t=0x1,{sum}", f"t={'9' * 11},{sum}", f"t={'9' * 5000},{sum}",
             f"t=\u0661\u0662,{sum}", f"{t},v1=\u00e9{plain[1:]}", f"{t},v1=\N{DROMEDARY CAMEL}", f"{good}\n",
             f"{t},v1=\0", f"{t}," + "v1=a," * 2000 + sum, "x" * 100_000, "t=1_0,v1=a", f"{t}\0,{sum}",

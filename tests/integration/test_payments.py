@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import stripe as sdk
 
@@ -167,6 +168,14 @@ class TestWhenItFails:
         began = time.monotonic()
         await fails(payments, PaymentsAway)
         assert 2 * outgoing.TRY_S <= time.monotonic() - began < 10
+
+    async def test_all_tries_have_one_end(
+        self, payments: StripePayments, control: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outgoing, "TRY_S", 60.0)
+        monkeypatch.setattr(outgoing, "ALL_S", 0.5)
+        await control.post("test/next", json={"times": 9, "after": 3})
+        assert "within 0.5 s" in str(await fails(payments, PaymentsAway))
 
     async def test_the_second_try_is_under_the_same_key(
         self, stub: StripeStub, payments: StripePayments, control: httpx.AsyncClient
@@ -435,8 +444,6 @@ class TestStarting:
             assert distribu.ports.payments is None
 
     async def test_with_a_key_it_is_stripe(self, settings: Settings, stub: StripeStub) -> None:
-        import msgspec
-
         given = load(environ(stub.stripe.pages))
         fields = {
             name: getattr(given, name) for name in given.__struct_fields__ if name.startswith("stripe_")
