@@ -481,6 +481,12 @@ class TestServing:
             assert shown.status_code == 200
             assert "no card is asked for" in shown.text
             assert "script-src 'self'" in shown.headers["content-security-policy"]
+            assert browser.get(f"{PATH}/test/state").status_code == 404
+            for path in ("test/settings", "test/clock", "test/next"):
+                assert browser.post(f"{PATH}/{path}", json={}).status_code == 404
+            elsewhere = {"sec-fetch-site": "cross-site"}
+            assert browser.post(f"{PATH}/clock?days=1", headers=elsewhere).status_code == 403
+            assert browser.post(f"{PATH}/clock?days=1").status_code == 303
             assert it.stop() == 0
 
     def test_no_other_has(self, tmp_path: Path) -> None:

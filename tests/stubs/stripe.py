@@ -39,7 +39,7 @@ async def served(app: Any) -> AsyncIterator[str]:
 async def stripe(clock: MovedClock | None = None) -> AsyncIterator[tuple[StripeStub, str]]:
     """A stub, and the URL of its API and pages."""
     pretend = PretendStripe((clock or MovedClock()).now)
-    stub = StripeStub(pretend, key=KEY, secrets=SECRETS[:1], headers=HEADERS)
+    stub = StripeStub(pretend, key=KEY, secrets=SECRETS[:1], headers=HEADERS, testable=True)
     async with served(stub) as url:
         pretend.pages = url + PATH
         try:

@@ -4,25 +4,22 @@ It stands beside the application, under ``/_stripe``, and never in production: w
 anything for nothing. There is no field for a card on its pages: buttons say what becomes of it. What it knows
 is gone when the process ends.
 
-As Stripe's API, with the key as bearer token and forms as bodies, and Idempotency-Key on POST:
+As Stripe's API, with the key as bearer token, forms as bodies, and Idempotency-Key on POST:
 
-==  ============================================================================
-    ``POST /v1/checkout/sessions``, ``POST /v1/billing_portal/sessions``
-    ``GET /v1/subscriptions``, ``/v1/subscriptions/{id}``, ``/v1/prices/{id}``, ``/v1/invoices/{id}``,
-    ``/v1/customers/{id}``, ``/v1/checkout/sessions/{id}``, ``/v1/events/{id}``
-==  ============================================================================
+- ``POST /v1/checkout/sessions``, ``POST /v1/billing_portal/sessions``
+- ``GET /v1/subscriptions``, and with an id behind it ``/v1/subscriptions``, ``/v1/prices``, ``/v1/invoices``,
+  ``/v1/customers``, ``/v1/checkout/sessions`` and ``/v1/events``
 
 As pages: ``/`` with the clock, what was bought and what was sent, ``/checkout/{id}`` and ``/portal/{id}``.
-Each button is a POST below its page:
+Each button is a POST:
 
-==  ============================================================================
-    ``/checkout/{id}/pay``, ``/checkout/{id}/refuse`` (the card is refused, and it can be tried again)
-    ``/portal/{id}/change?subscription=&price=``, ``/cancel?subscription=``, ``/end?subscription=`` (at once),
-    ``/resume?subscription=``, ``/card`` (one that works, which pays what is open), ``/bad-card``
-    ``/clock?days=`` and ``/send?event=`` (once more)
-==  ============================================================================
+- ``/checkout/{id}/pay``, ``/checkout/{id}/refuse`` (the card is refused; it can be tried again)
+- ``/portal/{id}/change?subscription=&price=``, ``/portal/{id}/cancel?subscription=``,
+  ``/portal/{id}/resume?subscription=``, ``/portal/{id}/end?subscription=`` (at once)
+- ``/portal/{id}/card`` (one that works, which pays what is open), ``/portal/{id}/bad-card``
+- ``/clock?days=`` (time moves on), ``/send?event=`` (once more)
 
-For tests, JSON both ways:
+Where it is ``testable``, JSON both ways:
 
 ``POST /test/clock {"seconds": n}``
     Time moves on, and what is due happens: the warning of a trial's end, renewals, retries of a refused card
@@ -128,11 +125,13 @@ class StripeStub:
         headers: Sequence[Header] = (),
         hook: str | None = None,
         at_once: bool = False,
+        testable: bool = False,
     ) -> None:
         self.stripe = stripe
         self.hook = hook
         self.secrets = list(secrets)
         self.at_once = at_once
+        self.testable = testable
         self.sent: list[Json] = []
         self.asked: list[Json] = []
         self.next: list[_Next] = []
@@ -243,8 +242,11 @@ class StripeStub:
         form = _nested((await http.body()).decode("utf-8", "replace") or http.scope["query_string"].decode())
         path = str(http.path_params["rest"]).strip("/")
         headers = {name.lower(): value for name, value in http.headers.items()}
-        self.asked.append({"method": http.method, "path": f"/v1/{path}", "headers": headers, "form": form})
-        del self.asked[:-KEPT]
+        if self.testable:
+            self.asked.append(
+                {"method": http.method, "path": f"/v1/{path}", "headers": headers, "form": form}
+            )
+            del self.asked[:-KEPT]
         shown = headers.get("authorization", "").encode()
         if not hmac.compare_digest(shown, f"Bearer {self._key}".encode()):
             raise No(401, "api_key_invalid", "Invalid API Key provided")
@@ -297,6 +299,8 @@ class StripeStub:
 
     async def _button(self, http: Http) -> Response[bytes]:
         stripe = self.stripe
+        if http.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            raise No(403, "cross_origin", "A button is pressed on its own page.")
         said = {name: values[0] for name, values in parse_qs((await http.body()).decode("latin-1")).items()}
         said |= {name: values[0] for name, values in parse_qs(http.scope["query_string"].decode()).items()}
         subscription = said.get("subscription", "")
@@ -463,8 +467,9 @@ class StripeStub:
             """A customer that is deleted."""
             return await self._forget(request)
 
+        tests = [test, state, forget] if self.testable else []
         return Litestar(
-            route_handlers=[Router(PATH, route_handlers=[api, page, button, test, state, forget])],
+            route_handlers=[Router(PATH, route_handlers=[api, page, button, *tests])],
             openapi_config=None,
             request_max_body_size=BODY_MAX,
             exception_handlers={
