@@ -737,6 +737,41 @@ MISTAKES = (
         GUARD,
         "what_was_checked",
     ),
+    # who is paid
+    Mistake(
+        "what pays is believed for longer than it is remembered",
+        (Change(f"{ADAPTERS}/stripe_words.py", "> TOLERANCE_S", "> TOLERANCE_S * 2"),),
+        REAL,
+        "TestStripePayments and five_minutes",
+    ),
+    Mistake(
+        "the secret that is being replaced is forgotten",
+        (
+            Change(
+                f"{ADAPTERS}/stripe.py", "for secret in self._secrets)", "for secret in self._secrets[:1])"
+            ),
+        ),
+        REAL,
+        "TestStripePayments and each_secret",
+    ),
+    Mistake(
+        "the same checkout is another one each time",
+        (Change(f"{ADAPTERS}/stripe.py", '{"idempotency_key": stripe_words.once(once, wanted)},', "{},"),),
+        REAL,
+        "TestStripePayments and asked_twice",
+    ),
+    Mistake(
+        "who cannot pay for good keeps the plan",
+        (
+            Change(
+                f"{ADAPTERS}/stripe_words.py",
+                '"unpaid": SubscriptionStatus.CANCELED',
+                '"unpaid": SubscriptionStatus.PAST_DUE',
+            ),
+        ),
+        TWINS,
+        "every_status or stays_refused",
+    ),
 )
 
 
