@@ -18,7 +18,12 @@ from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox, Stationery
 from distribu.adapters.memory.seals import MemorySeals
 from distribu.adapters.memory.store import MemoryStore
-from distribu.adapters.memory.stripe import PRICES, No as No, PretendStripe as PretendStripe
+from distribu.adapters.memory.stripe import (
+    PRICES,
+    MemoryPayments,
+    No as No,
+    PretendStripe as PretendStripe,
+)
 from distribu.adapters.memory.twins import GlassVault, MovedClock, PlainHasher, Receivers, SeededEntropy
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
 from distribu.adapters.postgres.host import HostStore
@@ -243,8 +248,11 @@ class InMemory:
     mail: list[Arrived]
 
 
-def in_memory() -> InMemory:
-    """Distribu on the twins of every port. Its secrets can be guessed: for tests and demonstrations."""
+def in_memory(*, sells: bool = False) -> InMemory:
+    """Distribu on the twins of every port. Its secrets can be guessed: for tests and demonstrations.
+
+    With ``sells`` plans are sold there, and a new company is on trial.
+    """
     container = Container(settings=Settings())
     clock = providers.Singleton(MovedClock)
     store = providers.Singleton(MemoryStore, clock)
@@ -261,9 +269,14 @@ def in_memory() -> InMemory:
         seals=providers.Singleton(MemorySeals, store, entropy=container.entropy),
         notary=providers.Singleton(Ed25519Notary, [Secret(b64encode(bytes(32)).decode())]),
         fingerprint_key=providers.Object(b"in memory"),
+        payments=providers.Singleton(_pretended, clock) if sells else providers.Object(None),
     )
     twins: Any = container
     return InMemory(container.distribu(), twins.clock(), twins.hooks(), twins.mailer().arrived)
+
+
+def _pretended(clock: Clock) -> MemoryPayments:
+    return MemoryPayments(PretendStripe(clock.now), [Secret("whsec_in_memory")])
 
 
 def machine() -> tuple[Clock, Entropy]:

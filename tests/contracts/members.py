@@ -16,7 +16,6 @@ from distribu import (
     Refused,
     Role,
 )
-from distribu.application import views
 from distribu.application.accounts import ReadAccount, RequestPasswordReset, ResetPassword
 from distribu.application.kernel import Request
 from distribu.application.platform import AddMember, TakeSeat
@@ -613,11 +612,6 @@ class MemberUseCases:
         assert Permission.COMPANY_DELETE in actor.permissions
         company = await shop.execute(ReadCompany(), actor)
         assert (company.id, company.name) == (actor.company_id, name)
-        assert company.trial_ends_at == company.created_at + timedelta(days=14)
-        assert f'"trialEndsAt":"{views.time(company.trial_ends_at)}"'.encode() in views.encode(
-            views.of(company)
-        )
-        assert (await shop.execute(ReadCompany())).trial_ends_at is None, "an operator founded it"
         account = await shop.execute(ReadAccount(), actor)
         assert {(seat.company_id, seat.role, seat.current) for seat in account.companies} == {
             (shop.company.id, Role.MEMBER, False),

@@ -11,6 +11,7 @@ from distribu.application import (
     access,
     accounts,
     audit,
+    billing,
     catalog,
     contacts,
     customers,
@@ -26,6 +27,7 @@ from distribu.application import (
 )
 from distribu.application.kernel import Request
 from distribu.domain.access import SCOPES
+from distribu.domain.billing import Plan
 from distribu.domain.inquiries import InquiryKind
 from distribu.domain.ordering import OrderStatus, PaymentMethod
 from distribu.domain.values import (
@@ -67,6 +69,8 @@ READING: Final[tuple[Request[Any], ...]] = (
     webhooks.ListEvents(),
     audit.ListAudit(),
     sealing.VerifyAudit(),
+    billing.ReadSubscription(),
+    billing.PreviewPlan(plan=Plan.STARTER),
     team.ReadCompany(),
     team.ReadMe(),
     team.ListMembers(),
@@ -150,6 +154,7 @@ CHANGING: Final[tuple[Request[Any], ...]] = (
     vault.ResealSecrets(),
     platform.ResumeCompany(company_id=_COMPANY),
     platform.SetCompanyLimit(company_id=_COMPANY),
+    platform.SetPlan(company_id=_COMPANY, plan=Plan.GROWTH),
     platform.AddMember(company_id=_COMPANY, email=_EMAIL, role=Role.MEMBER),
     platform.CreateUser(email=_EMAIL, full_name="New"),
     platform.SendPasswordLink(email=_EMAIL),

@@ -8,6 +8,7 @@ from distribu import Harness, Settings
 from tests.contracts.access import AccessUseCases as TestAccess
 from tests.contracts.accounts import AccountUseCases as TestAccounts
 from tests.contracts.audit import AuditUseCases as TestAudit
+from tests.contracts.billing import BillingUseCases as TestBilling
 from tests.contracts.catalog import CatalogUseCases as TestCatalog
 from tests.contracts.contacts import ContactUseCases as TestContacts
 from tests.contracts.customers import CustomerUseCases as TestCustomers
@@ -31,6 +32,7 @@ __all__ = [
     "TestAccess",
     "TestAccounts",
     "TestAudit",
+    "TestBilling",
     "TestCatalog",
     "TestContacts",
     "TestCustomers",

@@ -217,7 +217,8 @@ def test_every_wire_event_carries_what_a_scope_reads() -> None:
 @pytest.mark.parametrize("entity", ours(Entity), ids=named)
 def test_every_entity_that_goes_out_has_a_view(entity: Any) -> None:
     # What proves who somebody is, and where they are signed in, is shown to nobody but themselves.
-    kept = {"Numbered", "Credentials", "Session", "SecondFactor"}
+    # A subscription is shown together with what is used of it.
+    kept = {"Numbered", "Credentials", "Session", "SecondFactor", "Subscription"}
     assert (entity in views._VIEWS) != (named(entity) in kept)
 
 
@@ -296,7 +297,7 @@ def test_a_store_cannot_be_changed_in_another_way() -> None:
     reading = {
         "begin", "ready", "loaded", "write", "together", "companies", "products", "customers", "overrides",
         "orders", "api_keys", "webhooks", "events", "records", "logins", "users", "sessions", "members",
-        "invitations", "contacts", "factors", "inquiries", "platform", "seals",
+        "invitations", "contacts", "factors", "inquiries", "platform", "seals", "subscriptions",
     }  # fmt: skip
     methods = {
         name for port in (ports.Store, ports.Tx, finders.Finders) for name in vars(port) if name[0] != "_"

@@ -20,6 +20,7 @@ from distribu.domain.accounts import (
     Purpose,
     User,
 )
+from distribu.domain.billing import Subscription
 from distribu.domain.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from distribu.domain.passwords import acceptable
 from distribu.domain.team import Company, Membership
@@ -245,7 +246,6 @@ class Found(Command[None], frozen=True, kw_only=True):
             slug=self.slug,
             currency_code="USD",
             at=work.now,
-            on_trial=True,
         )
         owner = Membership.join(
             company_id=work.company_id,
@@ -255,6 +255,8 @@ class Found(Command[None], frozen=True, kw_only=True):
             at=work.now,
         )
         work.save(company, owner)
+        if work.sells:
+            work.save(Subscription.on_trial(work.company_id, at=work.now))
 
 
 class FindUser(Query[User], frozen=True, kw_only=True):

@@ -5,10 +5,11 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields
+from distribu.application import billing, fields
 from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
 from distribu.domain.access import Permission
+from distribu.domain.billing import Counted
 from distribu.domain.catalog import STOCK_MAX, Product, StockMovement
 from distribu.domain.errors import Invalid, NotFound
 from distribu.domain.values import ProductId
@@ -50,6 +51,7 @@ class CreateProduct(Command[Product], frozen=True, kw_only=True):
     image_url: _Url | None = None
 
     async def run(self, work: Work) -> Product:
+        await billing.admit(work, Counted.PRODUCTS)
         product = Product.create(
             company_id=work.company_id,
             id=ProductId(work.new_id()),

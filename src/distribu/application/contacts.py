@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields, letters
+from distribu.application import billing, fields, letters
 from distribu.application.accounts import (
     HOUR_S,
     LINKS_PER_IP,
@@ -22,6 +22,7 @@ from distribu.application.kernel import Command, Outside, Process, Query, Reads,
 from distribu.application.ports import Page
 from distribu.domain.access import ContactRole, Permission
 from distribu.domain.accounts import REALM, Credentials, Purpose
+from distribu.domain.billing import Counted
 from distribu.domain.contacts import CONTACTS_MAX, Contact
 from distribu.domain.customers import Customer, CustomerStatus
 from distribu.domain.errors import Conflict, NotFound, Refused
@@ -91,6 +92,7 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
             work.mail(self.email, letters.AlreadyRegistered(company=company.name))
 
     async def _new(self, work: Work, company: Company) -> None:
+        await billing.admit(work, Counted.CUSTOMERS)
         waits = company.registration is Registration.APPROVAL
         customer = Customer.create(
             company_id=work.company_id,

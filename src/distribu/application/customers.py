@@ -5,10 +5,11 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields
+from distribu.application import billing, fields
 from distribu.application.kernel import Command, Query, Reads, Work
 from distribu.application.ports import Page
 from distribu.domain.access import Actor, Permission
+from distribu.domain.billing import Counted
 from distribu.domain.customers import (
     ADDRESSES_MAX,
     Customer,
@@ -80,6 +81,7 @@ class CreateCustomer(Command[Customer], frozen=True, kw_only=True):
     addresses: _Addresses = ()
 
     async def run(self, work: Work) -> Customer:
+        await billing.admit(work, Counted.CUSTOMERS)
         given = self.given("addresses")
         customer = Customer.create(
             company_id=work.company_id,
@@ -124,7 +126,10 @@ class EditCustomer(Command[Customer], frozen=True, kw_only=True):
                 )
                 for place, one in enumerate(self.addresses)
             )
+        was_blocked = customer.status is CustomerStatus.BLOCKED
         customer = customer.edit(changes, at=work.now)
+        if was_blocked and customer.status is not CustomerStatus.BLOCKED:
+            await billing.admit(work, Counted.CUSTOMERS)  # who is blocked takes no place
         work.save(customer)
         return customer
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from distribu.domain.access import ActorKind, ApiKey, Seat, Standing
 from distribu.domain.accounts import Credentials, Session, User
 from distribu.domain.audit import Record
+from distribu.domain.billing import Subscription, Used
 from distribu.domain.catalog import Product, StockMovement
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
@@ -53,6 +54,19 @@ class Page(Generic[T]):
 class Companies(Protocol):
     def current(self, *, lock: bool = False) -> Read[Company]:
         """The company of this transaction; only an edit locks it. Raises `NotFound`."""
+        ...
+
+
+class Subscriptions(Protocol):
+    def current(self, *, at: datetime, lock: bool = False) -> Read[Subscription]:
+        """The company's; an unlimited one, not written yet, when it has none.
+
+        With ``lock`` whoever asks next waits for this command to end, unless there is none to be locked.
+        """
+        ...
+
+    def used(self, *, at: datetime) -> Read[Used]:
+        """How many there are of what a plan counts, and how many orders were made in the month of ``at``."""
         ...
 
 
@@ -469,6 +483,8 @@ class Finders(Protocol):
 
     @property
     def companies(self) -> Companies: ...
+    @property
+    def subscriptions(self) -> Subscriptions: ...
     @property
     def products(self) -> Products: ...
     @property

@@ -116,6 +116,7 @@ class Reads:
         self.actor = actor
         self.now = now
         self.companies = tx.companies
+        self.subscriptions = tx.subscriptions
         self.products = tx.products
         self.customers = tx.customers
         self.overrides = tx.overrides
@@ -177,6 +178,11 @@ class Work(Reads):
     def admit(self, url: str) -> None:
         """Raises `Refused` (webhook_url_refused) for a URL we would not send to."""
         self._ports.hooks.admit(url)
+
+    @property
+    def sells(self) -> bool:
+        """Whether plans are sold here: then a new company is tried out."""
+        return self._ports.payments is not None
 
     def save(self, *entities: Entity) -> None:
         """Have these written. An entity that is as it was read needs no writing.

@@ -172,6 +172,37 @@ class WebhookDisabled(Letter, frozen=True, kw_only=True):
     since: str
 
 
+class TrialEnds(Letter, frozen=True, kw_only=True):
+    """To the owner, three days and one day before a trial ends."""
+
+    company: str
+    at: str
+
+
+class TrialOver(Letter, frozen=True, kw_only=True):
+    """To the owner: the trial is over, and nothing was bought."""
+
+    company: str
+
+
+class PaymentFailed(Letter, frozen=True, kw_only=True):
+    """To the owner: a payment for the plan failed, and is tried again."""
+
+    company: str
+
+
+class PaymentRecovered(Letter, frozen=True, kw_only=True):
+    """To the owner: what had failed was paid."""
+
+    company: str
+
+
+class SubscriptionOver(Letter, frozen=True, kw_only=True):
+    """To the owner: the subscription is over."""
+
+    company: str
+
+
 LINES_SHOWN: Final = 50
 """Lines of an order in its mail; of more it says how many."""
 

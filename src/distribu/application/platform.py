@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from distribu.application import fields, letters, profiles
+from distribu.application import billing, fields, letters, plans, profiles
 from distribu.application.accounts import Name, hashed, mail_link
 from distribu.application.finders import CompanyCard, FailedJob, Usage
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
@@ -14,6 +14,7 @@ from distribu.application.sessions import FindLogin
 from distribu.application.team import AddUser, there
 from distribu.domain.access import Permission, Role
 from distribu.domain.accounts import REALM, PlatformUsed, Purpose, User
+from distribu.domain.billing import Counted, Plan
 from distribu.domain.errors import Conflict, NotFound, Refused
 from distribu.domain.team import Company, Membership
 from distribu.domain.values import CompanyId, canonical_email
@@ -182,6 +183,36 @@ class SetLimit(Command[Company], frozen=True, kw_only=True):
         return company
 
 
+class SetPlan(Process[plans.SubscriptionView], frozen=True, kw_only=True):
+    """Give a company a plan that is paid otherwise than through Stripe, from now on."""
+
+    needs = Permission.COMPANY_CREATE
+
+    company_id: fields.CompanyIdInPath
+    plan: Annotated[Plan, Meta(examples=["GROWTH"])]
+
+    async def run(self, outside: Outside) -> plans.SubscriptionView:
+        await outside.inside(REALM, NoteUse(what="set plan", company_id=self.company_id))
+        return await outside.inside(self.company_id, PutPlan(plan=self.plan))
+
+
+class PutPlan(Command[plans.SubscriptionView], frozen=True, kw_only=True):
+    """Set the company's plan. Raises `NotFound`."""
+
+    needs = None
+    internal = True
+
+    plan: Plan
+
+    async def run(self, work: Work) -> plans.SubscriptionView:
+        await work.companies.current()
+        before = await work.subscriptions.current(at=work.now, lock=True)
+        after = before.set_plan(self.plan, at=work.now)
+        if after is not before:
+            work.save(after)
+        return plans.subscription(after, await work.subscriptions.used(at=work.now), work.now)
+
+
 class AddMember(Process[Membership], frozen=True, kw_only=True):
     """Put a user into a company's team without asking them; as OWNER too, while it has none.
 
@@ -219,6 +250,7 @@ class TakeSeat(Command[Membership], frozen=True, kw_only=True):
             leaders = await work.members.leaders(limit=1)
             if any(one.membership.role is Role.OWNER for one in leaders):
                 raise Refused("owner_stays")
+        await billing.admit(work, Counted.SEATS)
         member = Membership.join(
             company_id=work.company_id,
             id=work.new_id(),

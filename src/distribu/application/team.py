@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields, letters, profiles, views
+from distribu.application import billing, fields, letters, profiles, views
 from distribu.application.accounts import (
     HOUR_S,
     LINKS_PER_IP,
@@ -21,6 +21,7 @@ from distribu.application.ports import Member, Page
 from distribu.application.sessions import SwitchTo
 from distribu.domain.access import ROLE_PERMISSIONS, ActorKind, Permission, Role
 from distribu.domain.accounts import REALM, Credentials, Link, User
+from distribu.domain.billing import Counted, Subscription
 from distribu.domain.errors import Conflict, Forbidden, NotFound, Refused
 from distribu.domain.team import INVITATIONS_MAX, Company, Invitation, Membership, Registration
 from distribu.domain.values import CompanyId, Secret, canonical_email
@@ -46,6 +47,8 @@ class CreateCompany(Command[Company], frozen=True, kw_only=True):
             id=work.company_id, name=self.name, slug=self.slug, currency_code=self.currency, at=work.now
         )
         work.save(company)
+        if work.sells:
+            work.save(Subscription.on_trial(work.company_id, at=work.now))
         return company
 
 
@@ -323,6 +326,7 @@ class InviteMember(Command[Invitation], frozen=True, kw_only=True):
             raise Refused("too_many", f"At most {INVITATIONS_MAX} invitations are out at once.")
         if await work.members.by_email(canonical_email(self.email)) is not None:
             raise Conflict("already_member")
+        await billing.admit(work, Counted.SEATS)
         secret = work.entropy(32)
         invitation = Invitation.offer(
             company_id=work.company_id,
@@ -543,6 +547,7 @@ class TakePlace(Command[None], frozen=True, kw_only=True):
     async def run(self, work: Work) -> None:
         invitation = await work.invitations.get(self.invitation_id)
         accepted = invitation.accept(bytes.fromhex(self.digest), self.user_id, at=work.now)
+        await billing.admit(work, Counted.SEATS, own=1)
         member = Membership.join(
             company_id=work.company_id,
             id=work.new_id(),

@@ -78,7 +78,6 @@ class CompanyView(View, frozen=True, kw_only=True):
     order_minimum: Price
     return_window_days: int
     registration: Registration
-    trial_ends_at: Annotated[Time | None, _None]
     created_at: Time
     updated_at: Time
 
@@ -289,7 +288,6 @@ def _company(it: Company) -> CompanyView:
         order_minimum=it.order_minimum,
         return_window_days=it.return_window_days,
         registration=it.registration,
-        trial_ends_at=maybe(it.trial_ends_at),
         created_at=time(it.created_at),
         updated_at=time(it.updated_at),
     )

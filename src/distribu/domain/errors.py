@@ -58,6 +58,10 @@ CODES: Final[Mapping[str, str]] = {
     "stale_version": "The record changed since it was read; read it again.",
     "precondition_failed": "If-Match names another version than the current one.",
     "idempotency_key_running": "A request with this Idempotency-Key is still running.",
+    # what the plan allows
+    "plan_limit": "The plan allows no more of these.",
+    "payment_required": "The trial or the subscription is over: what is there can be read, exported and "
+    "worked on, and for anything new a plan is to be bought.",
     # a rule of the business
     "idempotency_key_reused": "This Idempotency-Key was used for a different request.",
     "insufficient_stock": "There is not enough stock.",

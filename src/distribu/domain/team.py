@@ -68,9 +68,6 @@ class CompanyDeleted(Event):
 PURGE_AFTER: Final = timedelta(days=30)
 """How long the rows of a deleted company are kept. `purgeable` in the database says the same."""
 
-TRIAL: Final = timedelta(days=14)
-"""How long a company that was signed up for is tried out."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompanyPurged(Entry):
@@ -85,7 +82,6 @@ class Company(Entity):
     """A distributor. ``id`` and ``company_id`` are the same. Renaming keeps the slug.
 
     ``api_limit`` is its own number of API requests a minute for a key; None is the installation's.
-    ``trial_ends_at`` is None when an operator founded it.
     """
 
     id: CompanyId
@@ -102,7 +98,6 @@ class Company(Entity):
     api_limit: int | None = None
     suspended_at: datetime | None = None
     deleted_at: datetime | None = None
-    trial_ends_at: datetime | None = None
 
     @property
     def standing(self) -> Standing:
@@ -120,7 +115,6 @@ class Company(Entity):
         slug: str | None,
         currency_code: str,
         at: datetime,
-        on_trial: bool = False,
     ) -> Self:
         """A new company; without a slug, one made of its name. Raises `Invalid`."""
         slug = slug_of(name) if slug is None else canonical_slug(slug)
@@ -131,7 +125,6 @@ class Company(Entity):
             slug=slug,
             currency=currency(currency_code),
             tax_rate=exact_rate(ZERO),
-            trial_ends_at=at + TRIAL if on_trial else None,
             created_at=at,
             updated_at=at,
             events=(CompanyCreated(company_name=name, slug=slug),),

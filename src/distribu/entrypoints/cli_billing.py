@@ -1,12 +1,16 @@
-"""Billing from the command line: whether what is sold can be sold."""
+"""Billing from the command line: what a company pays for, and whether what is sold can be sold."""
 
 import sys
 
 import rich_click as click
 import uvloop
 
+from distribu.application.billing import ReadSubscription
+from distribu.application.plans import SubscriptionView
+from distribu.application.platform import SetPlan
 from distribu.application.ports import PaymentsAway, PaymentsRefused
 from distribu.container import offers
+from distribu.domain.billing import Plan
 from distribu.entrypoints import operating, showing
 
 
@@ -40,3 +44,30 @@ def billing_check(data_dir: str | None) -> None:
     showing.view({"data": shown}, "setting", "price", "amount", "wrong", none=none)
     if any(one.wrong for one in found):
         sys.exit(operating.CANNOT_START)
+
+
+@billing.command("show")
+@operating.company_option
+@operating.command
+def billing_show(company: str, data_dir: str | None) -> None:
+    """A company's plan, how it stands, and what is used and allowed of each.
+
+    Example: distribu billing show --company acme
+    """
+    showing.result(operating.execute(data_dir, company, ReadSubscription()))
+
+
+@billing.command("set-plan")
+@operating.company_option
+@click.option("--plan", required=True, type=click.Choice([*Plan]), help="Which one.")
+@operating.command
+def billing_set_plan(company: str, plan: Plan, data_dir: str | None) -> None:
+    """Give a company a plan that is paid otherwise than through Stripe, from now on.
+
+    Example: distribu billing set-plan --company acme --plan ENTERPRISE
+    """
+
+    async def run(operator: operating.Operator) -> SubscriptionView:
+        return await operator.execute(SetPlan(company_id=operator.company_id, plan=plan))
+
+    showing.result(operating.operate(data_dir, company, run))

@@ -220,14 +220,15 @@ class Harness(Shop):
 
     ``clock`` stands still until ``clock.advance(hours=1)``; ``received`` holds every webhook that
     `work` sent, and ``mail`` every mail, as they arrive; ``receivers.answer`` decides what the receivers
-    say.
+    say. On ``Harness(sells=True)`` plans are sold: the company is on trial, and time ends it.
     """
 
-    def __init__(self, name: str = "Acme Distributors") -> None:
+    def __init__(self, name: str = "Acme Distributors", *, sells: bool = False) -> None:
         self._name = name
+        self._sells = sells
 
     async def __aenter__(self) -> Self:
-        memory = in_memory()
+        memory = in_memory(sells=self._sells)
         shop = await Shop.open(memory.distribu, self._name)
         super().__init__(shop.distribu, shop.company)
         self.clock = memory.clock

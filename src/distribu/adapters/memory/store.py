@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from distribu.adapters.memory.billing import Subscriptions
 from distribu.adapters.memory.people import (
     Contacts,
     Factors,
@@ -62,6 +63,7 @@ from distribu.application.ports import (
 from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant, Standing
 from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.audit import Record
+from distribu.domain.billing import Counted, Subscription, month_of
 from distribu.domain.catalog import Product, StockMoved, StockMovement
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
@@ -144,6 +146,7 @@ class _Shelf:
     answers: dict[tuple[str, str], tuple[StoredAnswer, datetime]] = field(default_factory=dict)
     mails: list["_Mailed"] = field(default_factory=list)
     last_number: int = FIRST_NUMBER - 1
+    made: tuple[int, int] = (0, 0)
 
     def copy(self) -> "_Shelf":
         return _Shelf(
@@ -156,7 +159,20 @@ class _Shelf:
             dict(self.answers),
             list(self.mails),
             self.last_number,
+            self.made,
         )
+
+    def made_in(self, month: int) -> int:
+        """How many orders were made in a month, if it is the last in which any was."""
+        return self.made[1] if self.made[0] == month else 0
+
+    def count(self, made: Entity) -> None:
+        """Count an order in its month, as far as the subscription allows it."""
+        month = month_of(made.created_at)
+        already = self.made_in(month)
+        for it in self.entities[Subscription].values():
+            it.admit(Counted.ORDERS, already, at=made.created_at)
+        self.made = (month, already + 1)
 
     def erase(self, label: str) -> int:
         """Take a person out of the log. Returns of how many entries."""
@@ -540,6 +556,7 @@ class MemoryTx:
         self.seen: dict[tuple[type[Entity], str], Entity] = {}
         self.entered = False
         self.companies = _Companies(self)
+        self.subscriptions = Subscriptions(self)
         self.products = _Products(self)
         self.customers = _Customers(self)
         self.overrides = _Overrides(self)
@@ -652,6 +669,7 @@ class MemoryTx:
             entity = change.after
             if isinstance(entity, Numbered) and not entity.number:
                 number = shelf.last_number = shelf.last_number + 1
+                shelf.count(entity)
                 entity = entity.numbered(number)
             self._put(shelf, entity)
         text = str(number or 0)

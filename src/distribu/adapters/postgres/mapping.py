@@ -14,6 +14,7 @@ from distribu.adapters.postgres.driver import Call, Row, Statement
 from distribu.application.ports import Scope
 from distribu.domain.access import ApiKey, ContactRole, Permission, Role
 from distribu.domain.accounts import Credentials, Session, Ticket, User
+from distribu.domain.billing import Interval, Plan, Subscription, SubscriptionStatus
 from distribu.domain.catalog import Product
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
@@ -208,6 +209,11 @@ COMPANIES: Final = Mapped(
         "closed_at": (("deleted_at",), lambda it: it.deleted_at)
     },  # the database puts its own time there
 )
+SUBSCRIPTIONS: Final = Mapped(
+    Subscription,
+    schema.subscriptions,
+    reads={"plan": Plan, "interval": Interval, "status": SubscriptionStatus},
+)
 PRODUCTS: Final = Mapped(
     Product,
     schema.products,
@@ -268,6 +274,7 @@ MAPPED: Final[Mapping[type[Entity], Mapped[Any]]] = {
     mapped.entity: mapped
     for mapped in (
         COMPANIES,
+        SUBSCRIPTIONS,
         PRODUCTS,
         CUSTOMERS,
         OVERRIDES,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from distribu.domain.billing import Counted, over_plan, unpaid
 from distribu.domain.errors import Conflict, NotFound, Refused
 
 REFUSALS: Final[Mapping[str, Callable[[], Refused]]] = {
@@ -29,15 +30,22 @@ REFUSALS: Final[Mapping[str, Callable[[], Refused]]] = {
     "stock_movements_product": lambda: NotFound("product_not_found"),
     "payments_order": lambda: NotFound("order_not_found"),
     "stale_version": lambda: Conflict("stale_version"),
+    "payment_required": unpaid,
 }
 """What the breaking of a constraint, by its name, means to the caller."""
 
-RUN_AGAIN: Final = frozenset({"companies_pkey", "second_factors_pkey"})
+DETAILED: Final[Mapping[str, Callable[[str], Refused]]] = {
+    "orders_a_month": lambda numbers: over_plan(Counted.ORDERS, *map(int, numbers.split())),
+}
+"""The same for those that need what the error says beside their name: what is used, and what is allowed."""
+
+RUN_AGAIN: Final = frozenset({"companies_pkey", "second_factors_pkey", "subscriptions_pkey"})
 """Broken when two requests make the same thing in the same moment: run again, the second finds it."""
 
 BUGS: Final = frozenset(
     {
         "companies_id",
+        "subscriptions_id",
         "products_price",
         "price_overrides_price",
         "order_lines_quantity",

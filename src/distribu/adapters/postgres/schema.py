@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -62,7 +62,6 @@ companies = _entity(
     Column("api_limit", sa.Integer),
     Column("suspended_at", _Time),
     Column("deleted_at", _Time),
-    Column("trial_ends_at", _Time),
     Column("closed_at", _Time),
     UniqueConstraint("company_id", "currency", name="companies_currency"),
     CheckConstraint("id = company_id", name="companies_id"),
@@ -81,6 +80,28 @@ order_numbers = Table(
     metadata,
     Column("company_id", _Uuid, primary_key=True),
     Column("last", sa.Integer, nullable=False),
+    # Orders made in a month (202702), and what the subscription says of more: how many there may be in one,
+    # and from when there may be none.
+    Column("month", sa.Integer, nullable=False),
+    Column("made", sa.Integer, nullable=False),
+    Column("allowed", sa.Integer),
+    Column("closes_at", _Time),
+)
+
+subscriptions = _entity(
+    "subscriptions",
+    Column("plan", _text(10), nullable=False),
+    Column("interval", _text(5)),
+    Column("status", _text(10), nullable=False),
+    Column("trial_ends_at", _Time),
+    Column("period_starts_at", _Time),
+    Column("period_ends_at", _Time),
+    Column("cancels_at", _Time),
+    Column("customer_ref", _text(255)),
+    Column("subscription_ref", _text(255)),
+    Column("told", sa.Integer),
+    Column("known_at", _Time),
+    CheckConstraint("id = company_id", name="subscriptions_id"),
 )
 
 products = _entity(

@@ -19,6 +19,7 @@ from distribu.adapters.postgres.accounts import (
     PostgresUsers,
 )
 from distribu.adapters.postgres.audit import PostgresRecords
+from distribu.adapters.postgres.billing import PostgresSubscriptions
 from distribu.adapters.postgres.catalog import PostgresProducts
 from distribu.adapters.postgres.contacts import PostgresContacts
 from distribu.adapters.postgres.customers import PostgresCustomers, PostgresOverrides
@@ -258,6 +259,7 @@ class PostgresTx:
         self.hosted = hosted
         self.seen: dict[tuple[type[Entity], str], Entity] = {}
         self.companies = PostgresCompanies(self)
+        self.subscriptions = PostgresSubscriptions(self)
         self.products = PostgresProducts(self)
         self.customers = PostgresCustomers(self)
         self.overrides = PostgresOverrides(self)
@@ -402,6 +404,8 @@ def refusal(error: errors.Error) -> Exception:
     name = error.diag.constraint_name or ""
     if name in refusals.REFUSALS:
         return refusals.REFUSALS[name]()
+    if name in refusals.DETAILED:
+        return refusals.DETAILED[name](error.diag.message_detail or "")
     if name in refusals.RUN_AGAIN or isinstance(
         error, (errors.DeadlockDetected, errors.SerializationFailure)
     ):

@@ -11,6 +11,7 @@ from distribu.adapters.postgres.driver import Call, Statement
 from distribu.adapters.postgres.mapping import COMPANY, MAPPED, insert_many, mine, unnested
 from distribu.application.ports import Change, MailStatus, NewMail, NewRecord, Scope
 from distribu.domain.access import ApiKey
+from distribu.domain.billing import Subscription, month_of
 from distribu.domain.catalog import StockMoved
 from distribu.domain.entity import Entity
 from distribu.domain.ordering import FIRST_NUMBER, Order, PaymentRecorded
@@ -28,13 +29,24 @@ def _filled(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 def _order_insert() -> Statement:
     """An order with its lines and its number; the counter is taken as late as can be.
 
-    From here to the commit, the company's other orders wait.
+    From here to the commit, the company's other orders wait. The counter counts the month too, and raises
+    when the subscription allows no more: nobody can be in between, since the row is locked.
     """
     counter, orders, lines = schema.order_numbers, schema.orders, schema.order_lines
+    month, now = (
+        sa.bindparam("month", type_=counter.c.month.type),
+        sa.bindparam("now", type_=counter.c.closes_at.type),
+    )
+    already = sa.case((counter.c.month == month, counter.c.made), else_=0)
+    made = sa.case(
+        (now >= counter.c.closes_at, sa.func.distribu.unpaid()),
+        (already >= counter.c.allowed, sa.func.distribu.over_plan(already, counter.c.allowed)),
+        else_=already + 1,
+    )
     number = (
         sa.update(counter)
         .where(mine(counter))
-        .values(last=counter.c.last + 1)
+        .values(last=counter.c.last + 1, month=month, made=made)
         .returning(counter.c.last)
         .cte("number")
     )
@@ -58,7 +70,21 @@ _INSERT_MOVEMENTS: Final = Statement(
     )
 )
 _INSERT_PAYMENT: Final = Statement(sa.insert(schema.payments))
-_INSERT_COUNTER: Final = Statement(sa.insert(schema.order_numbers))
+_INSERT_COUNTER: Final = Statement(
+    sa.insert(schema.order_numbers).values(
+        {name: sa.bindparam(name) for name in ("company_id", "last", "month", "made")}
+    )
+)
+_PUT_ALLOWED: Final = Statement(
+    sa.update(schema.order_numbers)
+    .where(mine(schema.order_numbers))
+    .values(
+        {
+            name: sa.bindparam(name, type_=schema.order_numbers.c[name].type)
+            for name in ("allowed", "closes_at")
+        }
+    )
+)
 _INSERT_SLUG: Final = Statement(
     sa.insert(schema.company_slugs).from_select(
         ["slug", "company_id"],
@@ -221,6 +247,8 @@ def _new_order(scope: Scope, order: Order) -> Call:
     return INSERT_ORDER.of(
         company=scope.company_id,
         customer=scope.customer_id,
+        month=month_of(order.created_at),
+        now=order.created_at,
         **values,
         order_id=[order.id] * len(lines),
         customer_id=[order.customer_id] * len(lines),
@@ -242,7 +270,16 @@ def _beside(company: CompanyId, change: Change) -> list[Call]:
             return [
                 _card(company, new),
                 _INSERT_SLUG.of(company=company, slug=new.slug),
-                _INSERT_COUNTER.of(company_id=company, last=FIRST_NUMBER - 1),
+                _INSERT_COUNTER.of(company_id=company, last=FIRST_NUMBER - 1, month=0, made=0),
+            ]
+        case Change(after=Subscription() as it):
+            return [
+                _PUT_ALLOWED.of(
+                    company=company,
+                    customer=None,
+                    allowed=it.allowance.orders_a_month,
+                    closes_at=it.closes_at,
+                )
             ]
         case Change(before=Company() as old, after=Company() as new):
             slug = [] if old.slug == new.slug else [_INSERT_SLUG.of(company=company, slug=new.slug)]

@@ -10,8 +10,10 @@ from distribu.application.catalog import AdjustStock, CreateProduct, ListProduct
 from distribu.application.customers import CreateCustomer, ListCustomers, NewAddress
 from distribu.application.kernel import Distribu, Request
 from distribu.application.ordering import ListOrders, MoveOrder, PlaceOrder, Wanted
+from distribu.application.platform import SetPlan
 from distribu.application.team import CreateCompany
 from distribu.domain.access import SCOPES, Actor, ApiKey
+from distribu.domain.billing import Plan
 from distribu.domain.catalog import Product
 from distribu.domain.customers import Customer
 from distribu.domain.ordering import OrderStatus
@@ -100,7 +102,11 @@ async def _company(distribu: Distribu) -> CompanyId:
     if found is not None:
         return found
     founding = CreateCompany(name="Demo Distributors", slug=SLUG)
-    return (await distribu.execute(Actor.system(None, label="demo"), founding)).id
+    actor = Actor.system(None, label="demo")
+    company = await distribu.execute(actor, founding)
+    if distribu.ports.payments is not None:  # a trial would end, and with it what the demo shows
+        await distribu.execute(actor, SetPlan(company_id=company.id, plan=Plan.UNLIMITED))
+    return company.id
 
 
 class _Making:

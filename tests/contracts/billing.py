@@ -1,0 +1,483 @@
+"""What a plan allows and refuses, on whichever store; how a trial ends; what Stripe's word changes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pytest
+
+from distribu import Actor, ContactRole, Distribu, Harness, PaymentRequired, Refused, Role, Shop
+from distribu.adapters.memory.stripe import MemoryPayments, PretendStripe
+from distribu.application.accounts import Found
+from distribu.application.billing import (
+    ApplySubscription,
+    EndTrial,
+    PreviewPlan,
+    ReadSubscription,
+    WarnOfTrialEnd,
+)
+from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
+from distribu.application.contacts import KeepRegistration
+from distribu.application.customers import EditCustomer
+from distribu.application.ordering import ListOrders, MoveOrder
+from distribu.application.platform import PutPlan, SetPlan, TakeSeat
+from distribu.application.ports import Scope
+from distribu.application.team import InviteMember, RevokeInvitation, TakePlace
+from distribu.domain.access import Permission
+from distribu.domain.accounts import REALM, Link
+from distribu.domain.billing import Interval, Plan, SubscriptionStatus, month_of
+from distribu.domain.customers import CustomerStatus
+from distribu.domain.ordering import OrderStatus
+from distribu.domain.values import CompanyId, Secret
+from tests.contracts.asking import contact_of, everything, log_of, refused
+
+AT_ONCE: Final = 20
+
+
+def selling(shop: Shop) -> Distribu:
+    """The same Distribu, where plans are sold."""
+    ports = shop.distribu.ports
+    payments = MemoryPayments(PretendStripe(ports.clock.now), [Secret("whsec_billing")])
+    return Distribu(replace(ports, payments=payments))
+
+
+async def on_trial(shop: Shop) -> Shop:
+    """A company that was founded where plans are sold, with its OWNER."""
+    trial = await Shop.open(selling(shop))
+    await trial.sign_in(Role.OWNER)
+    return trial
+
+
+async def on_plan(shop: Shop, plan: Plan) -> Shop:
+    """The company, on a plan."""
+    await shop.distribu.run(shop.actor, PutPlan(plan=plan))
+    return shop
+
+
+async def standing(shop: Shop) -> Any:
+    return await shop.execute(ReadSubscription())
+
+
+def bought(shop: Harness, as_of: datetime, **more: Any) -> ApplySubscription:
+    """What Stripe says of a subscription: by default that GROWTH is paid for this month."""
+    given: dict[str, Any] = {
+        "plan": Plan.GROWTH,
+        "interval": Interval.MONTH,
+        "status": SubscriptionStatus.ACTIVE,
+        "period_starts_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "period_ends_at": datetime(2036, 2, 1, tzinfo=UTC),
+        "customer_ref": "cus_1",
+        "subscription_ref": "sub_1",
+        "as_of": as_of,
+    }
+    return ApplySubscription(**given | more)
+
+
+async def mails_of(shop: Harness, trial: Shop) -> list[str]:
+    """Subjects of the mails that were sent, in order."""
+    await trial.work()
+    return [one.subject for one in shop.mail]
+
+
+async def outcomes(*tries: Awaitable[Any]) -> list[str]:
+    """How each of many at once ended: ``done``, or the code of its refusal."""
+
+    async def end(one: Awaitable[Any]) -> str:
+        try:
+            await one
+        except Refused as no:
+            return no.code
+        return "done"
+
+    return await asyncio.gather(*map(end, tries))
+
+
+async def _products(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    for _ in range(49):
+        await shop.product()
+    return shop.product
+
+
+async def _customers(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    for _ in range(24):
+        await shop.customer()
+    return shop.customer
+
+
+async def _registrations(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    await _customers(shop)
+
+    def register() -> Awaitable[Any]:
+        email = f"new-{shop.distribu.ports.entropy.uuid()}@example.test"
+        return shop.distribu.run(shop.actor, KeepRegistration(name="New", email=email, password_hash="x"))
+
+    return register
+
+
+def _invite(shop: Shop) -> Awaitable[Any]:
+    email = f"somebody-{shop.distribu.ports.entropy.uuid()}@example.test"
+    return shop.execute(InviteMember(email=email, role=Role.MEMBER))
+
+
+async def _invitations(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    await shop.sign_in(Role.OWNER)
+    await _invite(shop)
+    return lambda: _invite(shop)
+
+
+async def _members(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    await shop.sign_in(Role.OWNER)
+    await _invite(shop)
+
+    async def take() -> Any:
+        user = await shop.user(f"somebody-{shop.distribu.ports.entropy.uuid()}@example.test")
+        return await shop.distribu.run(shop.actor, TakeSeat(user_id=user.id, role=Role.MEMBER))
+
+    return take
+
+
+async def _orders(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    customer, product = await shop.customer(), await shop.product(stock=1_000)
+    buyer = contact_of(shop, customer)
+    for _ in range(99):
+        await shop.order(customer, (product, 1))
+    return lambda: shop.order(customer, (product, 1), actor=buyer)
+
+
+LAST_PLACE: Final = {
+    "products": (_products, "products", "50"),
+    "customers": (_customers, "customers", "25"),
+    "registrations": (_registrations, "customers", "25"),
+    "invitations": (_invitations, "seats", "3"),
+    "members": (_members, "seats", "3"),
+    "orders": (_orders, "ordersAMonth", "100"),
+}
+"""What a STARTER has one place left for, and how it is taken."""
+
+
+class BillingUseCases:
+    """Plans, trials and their limits."""
+
+    # --- limits --------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("what", LAST_PLACE)
+    async def test_the_last_place_is_taken_once(self, shop: Harness, what: str) -> None:
+        fill, limit, allowed = LAST_PLACE[what]
+        take = await fill(await on_plan(shop, Plan.STARTER))
+        ended = await outcomes(*(take() for _ in range(AT_ONCE)))
+        assert sorted(ended) == ["done", *["plan_limit"] * (AT_ONCE - 1)]
+        async with refused(shop, "plan_limit", PaymentRequired) as no:
+            await take()
+        assert no.refused.fields == {
+            "limit": limit,
+            "used": allowed,
+            "allowed": allowed,
+            "changeAt": "/account/billing",
+        }
+
+    async def test_nobody_is_counted_where_nothing_is_sold(self, shop: Harness) -> None:
+        assert (await standing(shop)).status is SubscriptionStatus.UNLIMITED
+        for _ in range(51):
+            await shop.product()
+        for _ in range(4):
+            await _invite(shop)
+        assert not await log_of(shop, "subscription")
+
+    async def test_what_is_gone_leaves_its_place(self, shop: Harness) -> None:
+        await on_plan(shop, Plan.STARTER)
+        products = [await shop.product() for _ in range(50)]
+        customers = [await shop.customer() for _ in range(25)]
+        invitations = [await _invite(shop) for _ in range(3)]
+        blocked = await shop.execute(EditCustomer(customer_id=customers[0].id, status=CustomerStatus.BLOCKED))
+        await shop.execute(ArchiveProduct(product_id=products[0].id))
+        await shop.execute(RevokeInvitation(invitation_id=invitations[0].id))
+        await shop.product()
+        await shop.customer()
+        await _invite(shop)
+        async with refused(shop, "plan_limit", PaymentRequired):
+            await shop.execute(EditCustomer(customer_id=blocked.id, status=CustomerStatus.ACTIVE))
+        await shop.execute(EditCustomer(customer_id=blocked.id, name="Still blocked"))
+        await shop.execute(EditCustomer(customer_id=customers[1].id, name="Not asked"))
+
+    async def test_an_invitation_holds_the_place_it_offers(self, shop: Harness) -> None:
+        await on_plan(shop, Plan.STARTER)
+        await shop.sign_in(Role.OWNER)
+        await shop.sign_in(Role.MEMBER)
+        invitation, accept = await self._offered(shop)
+        assert (await standing(shop)).uses.seats.used == 3
+        await shop.distribu.run(shop.actor, accept)
+        assert (await standing(shop)).uses.seats.used == 3
+        assert invitation
+
+    async def test_an_invitation_is_not_accepted_into_a_team_that_is_too_large(self, shop: Harness) -> None:
+        await on_plan(shop, Plan.GROWTH)
+        for role in (Role.OWNER, Role.MEMBER, Role.MEMBER):
+            await shop.sign_in(role)
+        _, accept = await self._offered(shop)
+        await on_plan(shop, Plan.STARTER)
+        async with refused(shop, "plan_limit", PaymentRequired):
+            await shop.distribu.run(shop.actor, accept)
+        await on_plan(shop, Plan.GROWTH)
+        await shop.distribu.run(shop.actor, accept)
+
+    async def _offered(self, shop: Harness) -> tuple[Any, TakePlace]:
+        invitation = await _invite(shop)
+        await shop.work()
+        link = Link.of(Secret(shop.mail[-1].link.partition("#")[2]))
+        user = await shop.user(f"x-{shop.distribu.ports.entropy.uuid()}@example.test")
+        return invitation, TakePlace(invitation_id=link.subject, digest=link.digest.hex(), user_id=user.id)
+
+    async def test_a_month_of_orders_is_one_of_the_calendar(self, shop: Harness) -> None:
+        """By when an order is made, not by when it is said to be placed; one that is cancelled was made."""
+        await on_plan(shop, Plan.STARTER)
+        customer, product = await shop.customer(), await shop.product(stock=1_000)
+        now = shop.clock.now()
+        order = await shop.order(customer, (product, 1))
+        for _ in range(99):
+            await shop.order(customer, (product, 1), placed_at=now - timedelta(days=400))
+        await shop.execute(MoveOrder(order_id=order.id, status=OrderStatus.CANCELLED))
+        async with refused(shop, "plan_limit", PaymentRequired):
+            await shop.order(customer, (product, 1))
+        next_month = (now.replace(day=1) + timedelta(days=32)).replace(
+            day=1, hour=0, minute=0, second=0, microsecond=0
+        )
+        shop.clock.advance(seconds=(next_month - now).total_seconds() - 0.001)
+        async with refused(shop, "plan_limit", PaymentRequired):
+            await shop.order(customer, (product, 1))
+        shop.clock.advance(milliseconds=1)
+        assert month_of(shop.clock.now()) == month_of(next_month)
+        assert (await standing(shop)).uses.orders_a_month.used == 0
+        await shop.order(customer, (product, 1))
+        assert (await standing(shop)).uses.orders_a_month.used == 1
+
+    async def test_a_refused_order_counts_nothing_and_takes_nothing(self, shop: Harness) -> None:
+        take = await _orders(await on_plan(shop, Plan.STARTER))
+        await take()
+        before = await everything(shop)
+        async with refused(shop, "plan_limit", PaymentRequired):
+            await take()
+        assert await everything(shop) == before
+
+    async def test_a_smaller_plan_stops_only_what_is_new(self, shop: Harness) -> None:
+        await on_plan(shop, Plan.GROWTH)
+        products = [await shop.product() for _ in range(51)]
+        preview = await shop.execute(PreviewPlan(plan=Plan.STARTER))
+        assert (preview.over, preview.uses.products.used, preview.uses.products.allowed) == (
+            ["products"],
+            51,
+            50,
+        )
+        assert (await shop.execute(PreviewPlan(plan=Plan.ENTERPRISE))).over == []
+        await on_plan(shop, Plan.STARTER)
+        await shop.execute(EditProduct(product_id=products[0].id, name="New name"))
+        await shop.execute(AdjustStock(product_id=products[0].id, quantity=5, reason=MoveReason.RECEIVED))
+        async with refused(shop, "plan_limit", PaymentRequired) as no:
+            await shop.product()
+        assert (no.refused.fields["used"], no.refused.fields["allowed"]) == ("51", "50")
+        await shop.execute(ArchiveProduct(product_id=products[0].id))
+        async with refused(shop, "plan_limit", PaymentRequired):
+            await shop.product()
+        await shop.execute(ArchiveProduct(product_id=products[1].id))
+        await shop.product()
+
+    # --- trials --------------------------------------------------------------------------------
+
+    async def test_whoever_is_founded_where_plans_are_sold_is_on_trial(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        it = await standing(trial)
+        assert (it.plan, it.status) == (Plan.STARTER, SubscriptionStatus.TRIALING)
+        async with shop.distribu.ports.store.begin(Scope(trial.company.id), readonly=True) as tx:
+            kept = await tx.subscriptions.current(at=shop.clock.now())
+        assert kept.trial_ends_at == trial.company.created_at + timedelta(days=14)
+        (told,) = await log_of(trial, "subscription")
+        assert told.action == "subscription.started"
+        entropy = shop.distribu.ports.entropy
+        signed_up = Actor.system(CompanyId(entropy.uuid()))
+        owner = await trial.user(f"owner-{entropy.uuid()}@example.test")
+        await trial.distribu.run(signed_up, Found(name="A", slug=f"a-{entropy.uuid()}", owner_id=owner.id))
+        assert (await trial.execute(ReadSubscription(), signed_up)).status is SubscriptionStatus.TRIALING
+
+    async def test_a_trial_ends_in_the_second_it_ends_and_what_is_there_goes_on(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        customer, product = await trial.customer(), await trial.product()
+        order = await trial.order(customer, (product, 1))
+        invited = await _invite(trial)
+        shop.clock.advance(days=14, milliseconds=-(await self._since(shop, trial)) - 1)
+        await trial.product()
+        shop.clock.advance(milliseconds=1)
+        assert (await standing(trial)).status is SubscriptionStatus.EXPIRED
+        before = await everything(trial)
+        user = await trial.user(f"x-{shop.distribu.ports.entropy.uuid()}@example.test")
+        news: list[Callable[[], Awaitable[Any]]] = [
+            trial.product,
+            trial.customer,
+            lambda: _invite(trial),
+            lambda: trial.order(customer, (product, 1)),
+            lambda: trial.order(customer, (product, 1), actor=contact_of(trial, customer)),
+            lambda: trial.distribu.run(trial.actor, TakeSeat(user_id=user.id, role=Role.MEMBER)),
+            lambda: trial.distribu.run(
+                trial.actor, KeepRegistration(name="New", email="new@example.test", password_hash="x")
+            ),
+        ]
+        for new in news:
+            with pytest.raises(PaymentRequired) as no:
+                await new()
+            assert (no.value.code, no.value.fields) == ("payment_required", {"changeAt": "/account/billing"})
+        assert await everything(trial) == before
+        await trial.execute(MoveOrder(order_id=order.id, status=OrderStatus.CONFIRMED))
+        await trial.execute(EditProduct(product_id=product.id, name="Other"))
+        assert len((await trial.execute(ListOrders())).items) == 1
+        await trial.execute(RevokeInvitation(invitation_id=invited.id))
+
+    async def _since(self, shop: Harness, trial: Shop) -> float:
+        return (shop.clock.now() - trial.company.created_at).total_seconds() * 1000
+
+    async def test_the_end_of_a_trial_is_told_before_and_once(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        ask = trial.distribu.run
+        assert not await ask(trial.actor, WarnOfTrialEnd())
+        assert not await ask(trial.actor, EndTrial())
+        told = []
+        for days in (11, 0.5, 1.5, 0.5, 0.5, 0.5):
+            shop.clock.advance(days=days)
+            told.append([await ask(trial.actor, WarnOfTrialEnd()) for _ in range(2)])
+            told[-1] += [await ask(trial.actor, EndTrial()) for _ in range(2)]
+        no, warned, over = [False] * 4, [True, False, False, False], [False, False, True, False]
+        assert told == [warned, no, warned, no, over, no]
+        subjects = [one for one in await mails_of(shop, trial) if "trial" in one]
+        assert [one.partition(" on ")[0] for one in subjects] == [
+            f"The trial of {trial.company.name} ends",
+            f"The trial of {trial.company.name} ends",
+            f"The trial of {trial.company.name} is over",
+        ]
+        log = await log_of(trial, "subscription")
+        assert [(one.action, one.actor_kind.value) for one in log] == [
+            ("subscription.started", "SYSTEM"),
+            ("subscription.trial_ending", "SYSTEM"),
+            ("subscription.trial_ending", "SYSTEM"),
+            ("subscription.trial_ended", "SYSTEM"),
+        ]
+        assert [one.metadata["days"] for one in log[1:3]] == [3, 1]
+
+    async def test_after_an_outage_a_warning_comes_once(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        shop.clock.advance(days=13, hours=12)
+        assert [await trial.distribu.run(trial.actor, WarnOfTrialEnd()) for _ in range(2)] == [True, False]
+        shop.clock.advance(days=1)
+        assert not await trial.distribu.run(trial.actor, WarnOfTrialEnd()), "it is over"
+
+    async def test_two_jobs_at_once_end_a_trial_once(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        shop.clock.advance(days=15)
+        done = await asyncio.gather(*(trial.distribu.run(trial.actor, EndTrial()) for _ in range(10)))
+        assert done.count(True) == 1
+        assert len(await log_of(trial, "subscription.trial_ended")) == 1
+
+    # --- what Stripe says ----------------------------------------------------------------------
+
+    async def test_what_is_bought_opens_what_was_over(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        shop.clock.advance(days=15)
+        await trial.distribu.run(trial.actor, EndTrial())
+        assert await trial.distribu.run(trial.actor, bought(shop, shop.clock.now()))
+        it = await standing(trial)
+        assert (it.plan, it.status, it.uses.products.allowed) == (Plan.GROWTH, SubscriptionStatus.ACTIVE, 500)
+        customer, product = await trial.customer(), await trial.product()
+        await trial.order(customer, (product, 1))
+
+    async def test_the_same_word_many_times_is_one_change(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        word = bought(shop, shop.clock.now(), status=SubscriptionStatus.PAST_DUE)
+        done = await asyncio.gather(*(trial.distribu.run(trial.actor, word) for _ in range(AT_ONCE)))
+        assert done.count(True) == 1
+        assert len(await log_of(trial, "subscription.past_due")) == 1
+        subjects = await mails_of(shop, trial)
+        assert subjects.count(f"A payment for {trial.company.name} failed") == 1
+
+    async def test_an_older_word_undoes_nothing(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        now = shop.clock.now()
+        run = trial.distribu.run
+        assert await run(trial.actor, bought(shop, now))
+        old = bought(shop, now - timedelta(seconds=1), status=SubscriptionStatus.CANCELED)
+        assert not await run(trial.actor, old)
+        other = bought(shop, now, status=SubscriptionStatus.CANCELED, subscription_ref="sub_0")
+        assert not await run(trial.actor, other), "another one that ended"
+        assert (await standing(trial)).status is SubscriptionStatus.ACTIVE
+        assert await run(trial.actor, bought(shop, now, status=SubscriptionStatus.CANCELED))
+
+    async def test_paying_fails_recovers_and_ends(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+        customer, product = await trial.customer(), await trial.product()
+        run = trial.distribu.run
+        for status in ("ACTIVE", "PAST_DUE", "ACTIVE", "CANCELED"):
+            word = bought(shop, shop.clock.now(), status=SubscriptionStatus(status))
+            assert await run(trial.actor, word)
+            if status != "CANCELED":
+                await trial.order(customer, (product, 1))
+            shop.clock.advance(minutes=1)
+        async with refused(trial, "payment_required", PaymentRequired):
+            await trial.order(customer, (product, 1))
+        async with refused(trial, "payment_required", PaymentRequired):
+            await trial.product()
+        assert [one.action for one in await log_of(trial, "subscription")] == [
+            "subscription.started",
+            "subscription.updated",
+            "subscription.past_due",
+            "subscription.recovered",
+            "subscription.canceled",
+        ]
+        name = trial.company.name
+        wanted = [
+            f"A payment for {name} failed",
+            f"The payment for {name} went through",
+            f"The subscription of {name} is over",
+        ]
+        assert [one for one in await mails_of(shop, trial) if one in wanted] == wanted
+
+    # --- who may -------------------------------------------------------------------------------
+
+    async def test_an_operator_sets_a_plan_and_both_logs_say_so(self, shop: Harness) -> None:
+        operator = Actor.system(None, "cli")
+        wish = SetPlan(company_id=shop.company.id, plan=Plan.ENTERPRISE)
+        it = await shop.execute(wish, operator)
+        assert (it.plan, it.status) == (Plan.ENTERPRISE, SubscriptionStatus.ACTIVE)
+        await shop.execute(wish, operator)
+        (told,) = await log_of(shop, "subscription.plan_set")
+        assert (told.metadata["after"]["plan"], told.label) == ("ENTERPRISE", "cli")
+        async with shop.distribu.ports.store.begin(Scope(REALM), readonly=True) as tx:
+            (used, *_) = (await tx.records.page(limit=1)).items
+        assert (used.metadata["what"], used.entity_id) == ("set plan", shop.company.id)
+
+    @pytest.mark.parametrize("role", Role)
+    async def test_owner_and_admin_see_what_is_paid_for(self, shop: Harness, role: Role) -> None:
+        somebody = (await shop.sign_in(role)).browser
+        answer = await somebody.get("/billing")
+        preview = await somebody.post("/billing/preview", json={"plan": "STARTER"})
+        if role is Role.MEMBER:
+            assert (answer.status_code, preview.status_code) == (403, 403)
+            return
+        data = answer.json()["data"]
+        assert (data["plan"], data["status"]) == ("UNLIMITED", "UNLIMITED")
+        assert data["uses"]["seats"] == {"used": 1, "allowed": None}
+        shown = preview.json()["data"]
+        assert (shown["monthUsd"], shown["uses"]["ordersAMonth"]["allowed"]) == (79.99, 100)
+
+    async def test_no_contact_and_no_key_sees_it(self, shop: Harness) -> None:
+        customer = await shop.customer()
+        for role in ContactRole:
+            async with refused(shop, "forbidden"):
+                await shop.execute(ReadSubscription(), contact_of(shop, customer, role))
+        async with await shop.api(Permission.ORDERS_WRITE) as api:
+            assert (await api.get("/billing")).status_code == 404
+
+    async def test_over_http_it_is_a_402(self, shop: Harness) -> None:
+        await on_plan(shop, Plan.STARTER)
+        for _ in range(50):
+            await shop.product()
+        async with await shop.api() as api:
+            answer = await api.post("/products", json={"name": "B", "price": 1})
+        assert (answer.status_code, answer.json()["code"]) == (402, "plan_limit")
+        assert answer.json()["fields"]["allowed"] == "50"
