@@ -17,11 +17,13 @@ from distribu.application.customers import NewAddress, RemovePriceOverride, SetP
 from distribu.application.finders import Feed
 from distribu.application.inquiries import SendInquiry
 from distribu.application.ordering import MoveOrder, RecordPayment
+from distribu.application.platform import PutPlan
 from distribu.application.ports import Finders, Member, Page, Read, Scope
 from distribu.application.team import InviteMember, RevokeInvitation
 from distribu.application.webhooks import RemoveWebhook
 from distribu.domain.access import SCOPES, ActorKind, ApiKey
 from distribu.domain.accounts import REALM
+from distribu.domain.billing import Plan, Used
 from distribu.domain.catalog import MovementReason, Product
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity
@@ -189,7 +191,10 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
 }
 """Every finder, asked for what only that company has; of its two customers, for the neighbour's."""
 
-THEIR_OWN: Final = ("companies.current", "records.page", "subscriptions.current", "subscriptions.used")
+FIGURES: Final = frozenset({"companies.current", "subscriptions.current", "subscriptions.used"})
+"""What names nothing by which it could be told whose it is, or is the first of what is there."""
+
+THEIR_OWN: Final = FIGURES | {"records.page"}
 """What a company that has nothing has all the same: itself, and figures."""
 
 NOTHING_AMISS: Final = frozenset({"seals.strays", "seals.vanished"})
@@ -498,6 +503,30 @@ class FinderContract:
             async with store_of(shop).begin(scope_of(stranger), readonly=readonly) as tx:
                 assert not shows(found := await answer(tx, question, it), it.ids), question
                 assert nothing(found) or question in THEIR_OWN, question
+
+    @pytest.mark.parametrize("readonly", [True, False])
+    async def test_nobody_else_sees_what_is_paid_for_and_what_is_used(
+        self, shop: Harness, readonly: bool
+    ) -> None:
+        it = await filled(shop)
+        await shop.distribu.run(shop.actor, PutPlan(plan=Plan.GROWTH))
+        at = shop.clock.now()
+
+        async def seen(scope: Scope) -> tuple[Plan, Used]:
+            async with store_of(shop).begin(scope, readonly=readonly) as tx:
+                subscription, used = await tx.together(
+                    tx.subscriptions.current(at=at, lock=not readonly), tx.subscriptions.used(at=at)
+                )
+            return subscription.plan, used
+
+        assert await seen(scope_of(shop)) == (
+            Plan.GROWTH,
+            Used(products=1, customers=2, seats=2, orders_a_month=2),
+        )
+        nothing = Used(products=0, customers=0, seats=0, orders_a_month=0)
+        assert await seen(scope_of(await shop.stranger())) == (Plan.UNLIMITED, nothing)
+        plan, used = await seen(scope_of(shop, it.customer))
+        assert (plan, used.customers, used.seats) == (Plan.UNLIMITED, 1, 0)
 
     @pytest.mark.parametrize("readonly", [True, False])
     async def test_a_contact_finds_its_own_customers_things_alone(

@@ -357,3 +357,21 @@ def test_a_deleted_company_is_purged_when_its_days_are_over(
     with httpx.Client(base_url=running.url) as browser:
         assert browser.get(f"/store/{acme}/account").status_code in (401, 404)
     assert made["email"] in program.call("user", "list", "--limit", "100").out, "people stay"
+
+
+def test_a_plan_is_shown_and_set(program: Program, acme: str) -> None:
+    before = program.json("billing", "show", "--company", acme)
+    assert (before["plan"], before["uses"]["products"]) == ("UNLIMITED", {"used": 0, "allowed": None})
+    program.json("billing", "set-plan", "--company", acme, "--plan", "STARTER")
+    after = program.json("billing", "show", "--company", acme)
+    assert (after["plan"], after["status"]) == ("STARTER", "ACTIVE")
+    assert after["uses"]["ordersAMonth"] == {"used": 0, "allowed": 100}
+    for _ in range(3):
+        program.json("member", "invite", "--company", acme, "--email", address(), "--role", "MEMBER")
+    code, told = program.refused(
+        "member", "invite", "--company", acme, "--email", address(), "--role", "MEMBER"
+    )
+    assert (code, told["code"], told["fields"]["used"]) == (12, "plan_limit", "3")
+    shown = program.call("billing", "show", "--company", acme)
+    assert shown.code == 0
+    assert "STARTER" in shown.out

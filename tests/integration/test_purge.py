@@ -16,10 +16,12 @@ from distribu.adapters.postgres.migrations import migrate
 from distribu.adapters.postgres.purge import BATCH, KEPT, TABLES, NotTheOwner, Purge
 from distribu.adapters.postgres.roles import NotMigrated, queue_url
 from distribu.application.audit import ListAudit
+from distribu.application.platform import PutPlan
 from distribu.application.sealing import VerifyAudit
 from distribu.application.team import CreateCompany, EndCompany
 from distribu.container import DatabaseUnreachable, purging, running
 from distribu.domain.accounts import REALM
+from distribu.domain.billing import Plan
 from distribu.domain.team import PURGE_AFTER
 from tests.contracts.finders import Filled, filled
 from tests.integration.test_walls import elsewhere, superuser
@@ -163,6 +165,7 @@ async def full(distribu: Distribu) -> Filled:
     """A company filled with everything, with something in the outbox too."""
     it = await filled(await Shop.open(distribu))
     await it.shop.product("Not told yet")
+    await distribu.run(it.shop.actor, PutPlan(plan=Plan.ENTERPRISE))
     return it
 
 

@@ -20,7 +20,7 @@ def _count(table: sa.Table, *those: sa.ColumnElement[bool]) -> sa.ScalarSelect[i
     return sa.select(sa.func.count()).select_from(table).where(mine(table), *those).scalar_subquery()
 
 
-_orders = sa.select(_counter.made).where(
+_orders = sa.select(sa.func.coalesce(sa.func.sum(_counter.made), 0)).where(
     mine(schema.order_numbers), _counter.month == sa.bindparam("month", type_=_counter.month.type)
 )
 _used = Statement(
@@ -29,7 +29,7 @@ _used = Statement(
         _count(schema.customers, _customer.status != sa.literal_column(f"'{CustomerStatus.BLOCKED}'")),
         _count(schema.memberships, _member.removed_at.is_(None)),
         _count(schema.invitations, _invitation.accepted_at.is_(None), _invitation.revoked_at.is_(None)),
-        sa.func.coalesce(_orders.scalar_subquery(), 0),
+        _orders.scalar_subquery(),
     )
 )
 
