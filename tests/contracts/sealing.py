@@ -14,6 +14,7 @@ import pytest
 
 from distribu import Actor, Forbidden, Harness, Invalid, Role, Shop
 from distribu.adapters.verify_export import Inspection, read_head, read_keys
+from distribu.application import views
 from distribu.application.audit import RecordAudit
 from distribu.application.ports import Notary
 from distribu.application.sealing import (
@@ -23,12 +24,14 @@ from distribu.application.sealing import (
     HeadView,
     VerifyAudit,
     head_view,
+    recorded,
     seal,
     sealing,
     signed_text,
 )
 from distribu.application.shapes import encode
-from distribu.domain.access import ActorKind
+from distribu.application.webhooks import EditWebhook, ListEvents, RegisterWebhook
+from distribu.domain.access import SCOPES, ActorKind
 from distribu.domain.audit import Person
 from distribu.domain.sealing import NO_HEAD, Head, SealedRow, leaf
 from distribu.domain.values import CompanyId
@@ -43,7 +46,7 @@ async def sealed(shop: Shop, limit: int = 1000) -> int:
     """Seal what waits of this company. Returns how much."""
     ports, now = shop.distribu.ports, shop.distribu.ports.clock.now()
     return await ports.seals.seal(
-        sealing(ports.notary, now), limit=limit, now=now, company_id=shop.company.id
+        sealing(ports.notary, now), recorded, limit=limit, now=now, company_id=shop.company.id
     )
 
 
@@ -159,6 +162,99 @@ class SealsContract:
         await shop.work()
         assert len(await log_of(shop)) == before + 1
         assert [it for it in shop.received if it.headers["X-Webhook-Event"] == "audit.sealed"] == []
+
+    async def test_webhooks_that_ask_are_told_of_every_record_in_the_order_of_the_log(
+        self, shop: Harness
+    ) -> None:
+        url = "http://localhost:9000/" + shop.company.id
+        await shop.work()
+        await shop.webhook(WireEvent.AUDIT_RECORDED, url=url)
+        ada = Actor.staff(shop.company.id, Role.ADMIN, id="u-1", label="Ada", ip="192.0.2.7")
+        await shop.execute(RecordAudit(action="hello", metadata={"a": [1]}), ada)
+        await entries(shop, 3)
+        await sealed(shop, 2)
+        await shop.work()
+        told = [json.loads(it.body) for it in sent_to(shop, url)]
+        shown = [json.loads(encode(views.of(record))) for record in (await log_of(shop))[1:]]
+        rows = {row.id: row for row in await rows_of(shop)}
+        assert [it["data"] for it in sorted(told, key=lambda it: it["position"])] == [
+            one | {"position": rows[one["id"]].position, "leaf": (rows[one["id"]].leaf or b"").hex()}
+            for one in shown
+        ]
+        assert [it["data"]["position"] for it in told] == [1, 2, 3, 4, 5]
+        hello = told[1]["data"]
+        assert (hello["actorLabel"], hello["ip"], hello["metadata"]) == ("Ada", "192.0.2.7", {"a": [1]})
+        assert {(it["event"], it["id"] == it["data"]["id"]) for it in told} == {("audit.recorded", True)}
+        assert told[1]["occurredAt"] == hello["at"]
+        await shop.work()
+        assert len(sent_to(shop, url)) == 5, "that they were told is recorded nowhere"
+
+    async def test_nobody_is_told_of_records_who_did_not_ask(self, shop: Harness) -> None:
+        other = await shop.stranger()
+        url = "http://localhost:9000/" + other.company.id
+        webhook, _ = await other.webhook(WireEvent.AUDIT_RECORDED, url=url)
+        await shop.webhook(WireEvent.AUDIT_SEALED, WireEvent.PRODUCT_CREATED)
+        await other.execute(EditWebhook(webhook_id=webhook.id, events=(WireEvent.PRODUCT_CREATED,)))
+        await entries(shop, 2)
+        await entries(other, 2)
+        await shop.work()
+        feeds = [await one.execute(ListEvents()) for one in (shop, other)]
+        assert "audit.recorded" not in {it.name for feed in feeds for it in feed.items}
+        assert sent_to(shop, url) == []
+
+    async def test_who_is_switched_off_is_told_later_what_was_missed(self, shop: Harness) -> None:
+        """The feed has it, and the next delivery says behind which one it comes."""
+        url = "http://localhost:9000/" + shop.company.id
+        webhook, _ = await shop.webhook(WireEvent.AUDIT_RECORDED, url=url)
+        await shop.work()
+        await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
+        await shop.work()
+        missed = (await log_of(shop))[-1]
+        await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=True))
+        await shop.work()
+        before, after = [json.loads(it.body) for it in sent_to(shop, url)][-2:]
+        assert after["previous"] > before["position"]
+        feed = await shop.execute(ListEvents(after=before["position"], limit=1))
+        assert feed.items[0].id == missed.id
+
+    async def test_what_was_told_of_records_names_an_erased_person_no_more(self, shop: Harness) -> None:
+        url = "http://localhost:9000/" + shop.company.id
+        await shop.webhook(WireEvent.AUDIT_RECORDED, url=url)
+        ada, bo = (
+            Actor.staff(shop.company.id, Role.ADMIN, id=id, label=f"{id}@acme.example", ip="192.0.2.88")
+            for id in ("ada", "bo")
+        )
+        for actor in (ada, bo):
+            await shop.execute(RecordAudit(action="hello"), actor)
+        await shop.work()
+        for actor in (ada, bo):
+            await shop.execute(RecordAudit(action="again"), actor)
+        await sealed(shop)
+        assert await shop.distribu.ports.seals.erase(shop.company.id, ada.label) == 2
+        feed = await shop.execute(ListEvents())
+        told = [json.loads(it.payload) for it in feed.items if it.name == "audit.recorded"]
+        assert [it["actorLabel"] for it in told if it["action"] == "custom.hello"] == [None, bo.label]
+        assert [it["ip"] for it in told if it["action"] == "custom.hello"] == [None, "192.0.2.88"]
+        await shop.work()
+        last = [json.loads(it.body)["data"] for it in sent_to(shop, url)][-2:]
+        assert [(it["actorLabel"], it["ip"]) for it in last] == [(None, None), (bo.label, "192.0.2.88")]
+
+    async def test_who_may_not_read_the_log_subscribes_nothing_to_it(self, shop: Harness) -> None:
+        """Nor does a key send it elsewhere, or read it from the feed."""
+        key = key_of(shop, *SCOPES)
+        mine, _ = await shop.webhook(WireEvent.AUDIT_RECORDED)
+        other, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        for request in each(
+            RegisterWebhook(url="http://localhost:9000/", events=(WireEvent.AUDIT_RECORDED,)),
+            EditWebhook(webhook_id=other.id, events=(WireEvent.AUDIT_RECORDED,)),
+            EditWebhook(webhook_id=mine.id, url="http://localhost:9000/mine"),
+        ):
+            with pytest.raises(Forbidden):
+                await shop.execute(request, key)
+        await shop.work()
+        names = {it.name for it in (await shop.execute(ListEvents(), key)).items}
+        assert "audit.recorded" not in names
+        assert "audit.recorded" in {it.name for it in (await shop.execute(ListEvents())).items}
 
     async def test_the_owner_gets_a_head_by_mail_once_a_week_when_there_is_one(self, shop: Harness) -> None:
         owner = await staff(shop, Role.OWNER)
@@ -377,17 +473,27 @@ class SealingUseCases:
     async def test_ocsf_says_what_a_siem_asks_for(self, shop: Harness) -> None:
         ada = Actor.staff(shop.company.id, Role.ADMIN, id="u-1", label="Ada", ip="192.0.2.4")
         await shop.execute(RecordAudit(action="hello", entity_type="Report", entity_id="7"), ada)
+        await shop.execute(RecordAudit(action="deleted"))
+        await shop.product()
         lines = await exported(shop, format=ExportFormat.OCSF)
         events = [json.loads(line) for line in lines]
-        assert [it["activity_name"] for it in events] == ["company.created", "custom.hello", "audit.exported"]
-        for event in events:
-            assert (event["category_uid"], event["class_uid"]) == (3, 3004)
-            assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
+        assert [(it["metadata"]["event_code"], it["activity_name"]) for it in events] == [
+            ("company.created", "Create"),
+            ("custom.hello", "custom.hello"),
+            ("custom.deleted", "custom.deleted"),
+            ("product.created", "Create"),
+            ("stock.received", "Update"),
+            ("audit.exported", "Read"),
+        ]
+        for place, event in enumerate(events):
             assert event["time"] == round(shop.clock.now().timestamp() * 1000)
             assert event["metadata"]["tenant_uid"] == shop.company.id
+            assert event["metadata"]["sequence"] == place
         hello = events[1]
         assert (hello["actor"]["user"]["name"], hello["src_endpoint"]["ip"]) == ("Ada", "192.0.2.4")
         assert hello["entity"] == {"type": "Report", "uid": "7"}
+        assert hello["unmapped"]["actorType"] == "USER"
+        assert events[-1]["entity"] == {"type": "Company", "uid": shop.company.id}
 
     async def test_who_may_not_read_the_log_may_not_take_it_out(self, shop: Harness) -> None:
         customer = await shop.customer()

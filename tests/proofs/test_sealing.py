@@ -8,7 +8,7 @@ from time import perf_counter
 
 from distribu import Shop
 from distribu.adapters import verify_export
-from distribu.application.sealing import SEAL_BATCH, ExportAudit, head_view, sealing
+from distribu.application.sealing import SEAL_BATCH, ExportAudit, head_view, recorded, sealing
 from distribu.application.shapes import encode
 from tests.contracts.sealing import heads_of
 from tests.proofs.conftest import House
@@ -60,7 +60,7 @@ async def test_a_million_records_are_sealed_and_checked_offline(house: House, tm
     while True:
         now = ports.clock.now()
         make = sealing(ports.notary, now)
-        sealed = await ports.seals.seal(make, limit=SEAL_BATCH, now=now, company_id=shop.company.id)
+        sealed = await ports.seals.seal(make, recorded, limit=SEAL_BATCH, now=now, company_id=shop.company.id)
         if not sealed:
             break
         count += sealed

@@ -1,21 +1,33 @@
-"""The forms in which the audit log is taken out: JSON Lines to be checked, CSV, and OCSF for a SIEM."""
+"""The forms in which the audit log goes out: JSON Lines to be checked, CSV, OCSF for a SIEM, and events."""
 
 import csv as commas
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import StrEnum
 from io import StringIO
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from distribu.application.shapes import View, encode, time
-from distribu.application.views import RecordBody
-from distribu.domain.sealing import SealedRow
+from distribu.application.views import RecordBody, RecordView
+from distribu.domain.access import ActorKind
+from distribu.domain.sealing import SealedRow, leaf
+from distribu.domain.values import CompanyId
 
 FORMAT: Final = 1
 """The version of what an export's lines look like."""
 
 _decode: Final = msgspec.json.Decoder(RecordBody).decode
+
+
+class ExportFormat(StrEnum):
+    """JSONL can be checked offline; CSV is for a spreadsheet, OCSF for a SIEM."""
+
+    JSONL = "JSONL"
+    CSV = "CSV"
+    OCSF = "OCSF"
 
 
 class PersonLine(View, frozen=True, kw_only=True):
@@ -101,26 +113,33 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for a formula (OWASP, CSV Injection)."""
 
 
-async def csv(rows: AsyncIterator[SealedRow]) -> AsyncIterator[bytes]:
-    """One row for each record (RFC 4180), with a header. What begins like a formula gets a quote in front."""
-    yield _row(_COLUMNS)
+async def plain(form: ExportFormat, rows: AsyncIterator[SealedRow]) -> AsyncIterator[bytes]:
+    """CSV or OCSF, record by record."""
+    if form is ExportFormat.CSV:
+        yield _row(_COLUMNS)
+    write = csv if form is ExportFormat.CSV else ocsf
     async for row in rows:
-        body = _body(row)
-        cells = (
-            str(row.position),
-            row.id,
-            body.at,
-            body.actor_type,
-            body.actor_id,
-            row.label or "",
-            row.ip or "",
-            body.action,
-            body.entity_type,
-            body.entity_id,
-            bytes(body.metadata).decode(),
-            "" if row.leaf is None else row.leaf.hex(),
-        )
-        yield _row(["'" + cell if cell.startswith(_FORMULA) else cell for cell in cells])
+        yield write(row)
+
+
+def csv(row: SealedRow) -> bytes:
+    """A record as a row of a table (RFC 4180). What begins like a formula gets a quote in front."""
+    body = body_of(row)
+    cells = (
+        str(row.position),
+        row.id,
+        body.at,
+        body.actor_type,
+        body.actor_id,
+        row.label or "",
+        row.ip or "",
+        body.action,
+        body.entity_type,
+        body.entity_id,
+        bytes(body.metadata).decode(),
+        "" if row.leaf is None else row.leaf.hex(),
+    )
+    return _row(["'" + cell if cell.startswith(_FORMULA) else cell for cell in cells])
 
 
 def _row(cells: Any) -> bytes:
@@ -129,7 +148,8 @@ def _row(cells: Any) -> bytes:
     return text.getvalue().encode()
 
 
-def _body(row: SealedRow) -> RecordBody:
+def body_of(row: SealedRow) -> RecordBody:
+    """What a record says; of one that cannot be read any more, that it cannot."""
     try:
         return _decode(row.body or "")
     except msgspec.MsgspecError:
@@ -149,63 +169,161 @@ def _body(row: SealedRow) -> RecordBody:
         )
 
 
-# Open Cybersecurity Schema Framework 1.3: Identity & Access Management is category 3.
+OCSF: Final = "1.3.0"
+"""The version of the Open Cybersecurity Schema Framework; its category 3 is Identity & Access Management."""
+
 _AUTHENTICATION: Final = 3002
 _ENTITY_MANAGEMENT: Final = 3004
+_CLASSES: Final = {_AUTHENTICATION: "Authentication", _ENTITY_MANAGEMENT: "Entity Management"}
 _OTHER: Final = 99
-_AUTHENTICATIONS: Final = {"auth.login": 1, "auth.sign_in_failed": 1, "auth.logout": 2}
-_ACTIVITIES: Final = {
-    **dict.fromkeys(("created", "placed", "added", "invited", "registered"), 1),
-    **dict.fromkeys(("exported",), 2),
-    **dict.fromkeys(("updated", "status_changed", "adjusted", "role_changed", "secret_rotated"), 3),
-    **dict.fromkeys(("deleted", "removed", "revoked", "person_erased"), 4),
+_AUTHENTICATIONS: Final = {
+    "auth.login": (1, "Logon"),
+    "auth.member_login": (1, "Logon"),
+    "auth.login_failed": (1, "Logon"),
+    "auth.logout": (2, "Logoff"),
 }
-_ACTOR_TYPES: Final = {"USER": 1, "CUSTOMER": 1, "SYSTEM": 3}
+_ACTIVITIES: Final = {
+    **dict.fromkeys(("created", "placed", "added", "invited", "joined", "received"), (1, "Create")),
+    **dict.fromkeys(("exported",), (2, "Read")),
+    **dict.fromkeys(("updated", "set", "status_changed", "adjusted", "ordered"), (3, "Update")),
+    **dict.fromkeys(("restocked", "role_changed", "secret_rotated", "password_changed"), (3, "Update")),
+    **dict.fromkeys(("deleted", "removed", "revoked", "purged", "person_erased"), (4, "Delete")),
+    **dict.fromkeys(("disabled",), (9, "Disable")),
+    **dict.fromkeys(("suspended",), (12, "Suspend")),
+    **dict.fromkeys(("resumed",), (13, "Resume")),
+    "stock.received": (3, "Update"),
+}
+"""What is done, by the last word of an action, or by all of it."""
+
+_ACTOR_TYPES: Final = {"USER": (1, "User"), "CUSTOMER": (1, "User"), "SYSTEM": (3, "System")}
+_SUCCESS: Final = 1
+_FAILURE: Final = 2
 
 
-async def ocsf(rows: AsyncIterator[SealedRow]) -> AsyncIterator[bytes]:
-    """One OCSF event a line: Authentication for sign-ins, Entity Management for everything else."""
-    async for row in rows:
-        body = _body(row)
-        if body.action.startswith("auth."):
-            kind, activity = _AUTHENTICATION, _AUTHENTICATIONS.get(body.action, _OTHER)
-        else:
-            kind = _ENTITY_MANAGEMENT
-            activity = _ACTIVITIES.get(body.action.rpartition(".")[2], _OTHER)
-        user = {
-            "uid": body.actor_id,
-            "name": row.label,
-            "type": body.actor_type,
-            "type_id": _ACTOR_TYPES.get(body.actor_type, _OTHER),
-        }
-        failed = body.action.endswith("failed")
-        event: dict[str, Any] = {
-            "activity_id": activity,
-            "activity_name": body.action,
-            "category_uid": 3,
-            "category_name": "Identity & Access Management",
-            "class_uid": kind,
-            "type_uid": kind * 100 + activity,
-            "severity_id": 2 if failed else 1,
-            "status_id": 2 if failed else 1,
-            "time": _milliseconds(body.at),
-            "metadata": {
-                "version": "1.3.0",
-                "product": {"name": "Distribu", "vendor_name": "Distribu"},
-                "uid": row.id,
-                "log_name": "audit",
-                "sequence": row.position,
-                "tenant_uid": body.company_id,
-            },
-            "actor": {"user": user},
-            "user": user,
-            "entity": {"type": body.entity_type, "uid": body.entity_id},
-            "unmapped": {"metadata": body.metadata, "leaf": None if row.leaf is None else row.leaf.hex()},
-        }
-        if row.ip is not None:
-            event["src_endpoint"] = {"ip": row.ip}
-        yield encode(event) + b"\n"
+def ocsf(row: SealedRow) -> bytes:
+    """A record as an OCSF event: Authentication for signing in and out, Entity Management for all else.
+
+    What the framework has no word for is ``Other``, with our own; our action is always the event's code,
+    and who acted, as the log says it, is under ``unmapped``. A field that there is no value for is left out.
+    """
+    body = body_of(row)
+    entity = {"type": body.entity_type or "Company", "uid": body.entity_id or body.company_id or "unknown"}
+    type_id, type_name = _ACTOR_TYPES.get(body.actor_type, (_OTHER, str(body.actor_type)))
+    user: dict[str, Any] = {"uid": body.actor_id or "unknown", "type": type_name, "type_id": type_id}
+    if row.label:
+        user["name"] = row.label
+    unmapped: dict[str, Any] = {"actorType": body.actor_type, "metadata": body.metadata}
+    if row.leaf is not None:
+        unmapped["leaf"] = row.leaf.hex()
+    about: dict[str, Any] = {"entity": entity}
+    if body.action in _AUTHENTICATIONS:
+        kind, (activity, named) = _AUTHENTICATION, _AUTHENTICATIONS[body.action]
+        about = {"user": user, "service": {"name": "Distribu"}}
+        unmapped["entity"] = entity
+    else:
+        word = body.action.rpartition(".")[2]
+        other = (_OTHER, body.action)
+        known = _ACTIVITIES.get(body.action, _ACTIVITIES.get(word, other))
+        kind, (activity, named) = _ENTITY_MANAGEMENT, other if body.action.startswith("custom.") else known
+    failed = body.action in ("auth.login_failed", "access.refused")
+    event: dict[str, Any] = {
+        "activity_id": activity,
+        "activity_name": named,
+        "category_uid": 3,
+        "category_name": "Identity & Access Management",
+        "class_uid": kind,
+        "class_name": _CLASSES[kind],
+        "type_uid": kind * 100 + activity,
+        "severity_id": 2 if failed else 1,
+        "status_id": _FAILURE if failed else _SUCCESS,
+        "time": _milliseconds(body.at),
+        "metadata": {
+            "version": OCSF,
+            "product": {"name": "Distribu", "vendor_name": "Distribu"},
+            "uid": row.id,
+            "event_code": body.action,
+            "log_name": "audit",
+            "sequence": row.position or 0,
+            "tenant_uid": body.company_id,
+        },
+        "actor": {"user": user},
+        **about,
+        "unmapped": unmapped,
+    }
+    if row.ip:
+        event["src_endpoint"] = {"ip": row.ip}
+    return encode(event) + b"\n"
 
 
 def _milliseconds(at: str) -> int:
     return round(datetime.fromisoformat(at).timestamp() * 1000) if at else 0
+
+
+# --- for webhooks -------------------------------------------------------------------------------
+
+
+class RecordedView(RecordView, frozen=True, kw_only=True):
+    """A record of the audit log, with its place in it and the hash that is the leaf there.
+
+    Positions follow each other without a gap, whichever webhook hears of them. ``actorLabel`` and ``ip``
+    are null once the person was erased.
+    """
+
+    position: Annotated[int, Meta(examples=[10_481])]
+    leaf: Annotated[str, Meta(examples=["6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"])]
+
+
+def recorded(company_id: CompanyId, row: SealedRow) -> str:
+    """A record as webhooks are told of it."""
+    body = body_of(row)
+    view = RecordedView(
+        id=row.id,
+        at=body.at,
+        actor_type=body.actor_type,
+        actor_id=body.actor_id,
+        actor_label=row.label,
+        ip=row.ip,
+        action=body.action,
+        entity_type=body.entity_type,
+        entity_id=body.entity_id,
+        metadata=msgspec.json.decode(body.metadata),
+        position=row.position or 0,
+        leaf=(row.leaf or b"").hex(),
+    )
+    return encode(view).decode()
+
+
+# --- for whoever is to read one -----------------------------------------------------------------
+
+
+def example(form: ExportFormat) -> str:
+    """How an export begins: one record of it, with what is in front."""
+    company, id = "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10", "0195b2f0-8a44-7c02-9b1d-3f6e8a7c5d21"
+    body = RecordBody(
+        v=1,
+        id=id,
+        company_id=company,
+        at="2026-01-31T09:30:00.000Z",
+        actor_type=ActorKind.USER,
+        actor_id="0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d11",
+        action="product.updated",
+        entity_type="Product",
+        entity_id="0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d12",
+        person="9f" * 32,
+        metadata=msgspec.Raw(b'{"before":{"price":10.0},"after":{"price":12.5}}'),
+    )
+    text = encode(body).decode()
+    row = SealedRow(
+        id=id,
+        position=41,
+        leaf=leaf(text.encode()),
+        body=text,
+        salt=b"\x5a" * 16,
+        label="ada@acme.example",
+        ip="192.0.2.4",
+    )
+    if form is ExportFormat.CSV:
+        return (_row(_COLUMNS) + csv(row)).decode()
+    if form is ExportFormat.OCSF:
+        return ocsf(row).decode()
+    return (begin(company, datetime(2026, 2, 1, tzinfo=UTC), whole=True, filters={}) + line(row)).decode()

@@ -5,18 +5,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from distribu.domain.sealing import Head, Tip
+from distribu.domain.sealing import Head, SealedRow, Tip
 from distribu.domain.values import CompanyId
 
 Sealing = Callable[[CompanyId, Tip | None, Sequence[bytes]], Tip]
 """Makes and signs the next head of a company, from the last one and the leaves that come behind it."""
+
+Telling = Callable[[CompanyId, SealedRow], str]
+"""Renders a record for the webhooks that want the log: its canonical text, its seal and who it names."""
 
 
 class Seals(Protocol):
     """The seals of the audit logs, and what follows from them: the machine's own, like the queue."""
 
     async def seal(
-        self, make: Sealing, *, limit: int, now: datetime, company_id: CompanyId | None = None
+        self,
+        make: Sealing,
+        tell: Telling,
+        *,
+        limit: int,
+        now: datetime,
+        company_id: CompanyId | None = None,
     ) -> int:
         """Give the records that wait a place of their own each, and sign the new head of each company.
 
@@ -24,6 +33,9 @@ class Seals(Protocol):
         that company alone. A record that is committed late is sealed late and never skipped, the records
         of one entity stand in the order of its changes, and of two who seal at once one waits for the
         other. A company whose newest head and frontier do not agree is left alone, and logged.
+
+        Where a webhook is subscribed to records, each goes into the outbox with its seal, in the order of
+        the log, all of them or none.
         """
         ...
 
@@ -45,7 +57,8 @@ class Seals(Protocol):
     async def erase(self, company_id: CompanyId, label: str) -> int:
         """Delete what names the person of this label in a company's log, addresses included.
 
-        Returns of how many entries. The records and their seals stay as they are.
+        Returns of how many entries. The records and their seals stay as they are. What webhooks are told
+        of records, and the feed still has, names them no more either.
         """
         ...
 

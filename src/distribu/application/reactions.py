@@ -125,13 +125,13 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
 )
 """Events that end in the audit log."""
 
-SEALED: Final = "audit.sealed"
-"""A new head of the audit log: the one name that goes out and follows from no event."""
+OF_THE_LOG: Final = frozenset({"audit.sealed", "audit.recorded"})
+"""A new head of the audit log, and a record of it: they follow from sealing, and from no event."""
 
 WIRE_NAMES: Final = (
     frozenset(name for names in WIRE.values() if isinstance(names, tuple) for name in names)
     | frozenset(name for names in _MOVED.values() for name in names)
-    | {SEALED}
+    | OF_THE_LOG
 )
 
 

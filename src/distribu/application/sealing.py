@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,6 +15,7 @@ from msgspec import Meta
 
 from distribu.application import exports, fields, letters, views
 from distribu.application.audit import _Action, _Word
+from distribu.application.exports import ExportFormat as ExportFormat, recorded as recorded
 from distribu.application.kernel import Command, Distribu, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Notary, Sealing
 from distribu.application.shapes import Id, Time, View, encode, time
@@ -115,15 +115,15 @@ def sealing(notary: Notary, now: datetime) -> Sealing:
 async def seal(distribu: Distribu) -> int:
     """Seal what waits, and let everybody hear of it who is to. Returns how much there was to do."""
     ports, now = distribu.ports, distribu.ports.clock.now()
-    sealed = await ports.seals.seal(sealing(ports.notary, now), limit=SEAL_BATCH, now=now)
-    told = await ports.seals.tell(lambda head: encode(head_view(head)).decode(), now=now)
+    sealed = await ports.seals.seal(sealing(ports.notary, now), recorded, limit=SEAL_BATCH, now=now)
+    heads = await ports.seals.tell(lambda head: encode(head_view(head)).decode(), now=now)
     due = await ports.seals.claim_letters(limit=LETTERS, now=now, claim_s=LETTER_CLAIM_S)
     for company_id in due:
         await distribu.run(Actor.system(company_id), MailHead())
         await ports.seals.mailed(company_id, now=now)
-    if told:
-        distribu.wake()
-    return sealed + told + len(due)
+    if sealed or heads:
+        distribu.wake()  # webhooks may be told of either
+    return sealed + heads + len(due)
 
 
 class MailHead(Command[None], frozen=True, kw_only=True):
@@ -345,14 +345,6 @@ async def _lines_of_part(
 # --- at the doors -----------------------------------------------------------------------------
 
 
-class ExportFormat(StrEnum):
-    """JSONL can be checked offline; CSV is for a spreadsheet, OCSF for a SIEM."""
-
-    JSONL = "JSONL"
-    CSV = "CSV"
-    OCSF = "OCSF"
-
-
 class NoteExport(Command[None], frozen=True, kw_only=True):
     """Record that the log is taken out, before it is."""
 
@@ -397,8 +389,7 @@ class ExportAudit(Process[AsyncIterator[bytes]], frozen=True, kw_only=True):
         await outside.inside(company_id, NoteExport(format=self.format, filters=filters))
         await _catch_up(outside, company_id)
         if self.format is not ExportFormat.JSONL:
-            write = exports.csv if self.format is ExportFormat.CSV else exports.ocsf
-            return write(_records(outside, company_id, filters))
+            return exports.plain(self.format, _records(outside, company_id, filters))
         if filters.given():
             return _lines_of_part(outside, company_id, filters)
         return _lines(outside, company_id)
@@ -408,7 +399,8 @@ async def _catch_up(outside: Outside, company_id: CompanyId) -> None:
     """Seal what a company has waiting now."""
     now = outside.clock.now()
     make = sealing(outside.notary, now)
-    while await outside.seals.seal(make, limit=SEAL_BATCH, now=now, company_id=company_id) == SEAL_BATCH:
+    seal = outside.seals.seal
+    while await seal(make, recorded, limit=SEAL_BATCH, now=now, company_id=company_id) == SEAL_BATCH:
         pass
 
 

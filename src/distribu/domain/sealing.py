@@ -215,9 +215,9 @@ class SealedRow:
     position: int | None
     leaf: bytes | None
     body: str | None
-    salt: bytes | None
-    label: str | None
-    ip: str | None
+    salt: bytes | None = None
+    label: str | None = None
+    ip: str | None = None
     fields: dict[str, Any] | None = None
 
 

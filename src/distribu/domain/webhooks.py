@@ -53,12 +53,18 @@ class WireEvent(StrEnum):
     PRODUCT_DELETED = "product.deleted"
     PRODUCT_LOW_STOCK = "product.low_stock"
     AUDIT_SEALED = "audit.sealed"
+    AUDIT_RECORDED = "audit.recorded"
 
     @property
     def carries(self) -> Permission:
-        """The scope it takes to read what this event carries. A head tells nothing that a record says."""
+        """What it takes to read what this event carries: a scope, but for records, which no key reads.
+
+        A head tells nothing that a record says.
+        """
         if self is WireEvent.AUDIT_SEALED:
             return Permission.WEBHOOKS_READ
+        if self is WireEvent.AUDIT_RECORDED:
+            return Permission.AUDIT_READ
         return Permission(self.partition(".")[0] + "s:read")
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from distribu.application import fields
+from distribu.application import fields, reactions
 from distribu.application.access import CreateApiKey
 from distribu.application.accounts import Name
 from distribu.application.catalog import CreateProduct
@@ -128,8 +128,8 @@ class Shop:
     async def webhook(
         self, *events: WireEvent, url: str = "http://localhost:9000/hook"
     ) -> tuple[Webhook, Secret]:
-        """A subscription, by default to everything but the audit log's heads, and its secret."""
-        everything = tuple(event for event in WireEvent if event is not WireEvent.AUDIT_SEALED)
+        """A subscription, by default to everything but what is told of the audit log, and its secret."""
+        everything = tuple(event for event in WireEvent if event not in reactions.OF_THE_LOG)
         registered = await self.execute(RegisterWebhook(url=url, events=events or everything))
         return registered.what, registered.secret
 

@@ -2,11 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from distribu.adapters.memory.reading import Finder, MemoryRead
+from distribu.application.finders import Happened
+from distribu.application.notary import Telling
 from distribu.application.ports import Entropy, Message, Sealing
 from distribu.domain.audit import Record
 from distribu.domain.sealing import MAILED_EVERY, TOLD_EVERY, Head, SealedRow, Tip, leaf
@@ -35,7 +39,13 @@ class MemorySeals:
         self._entropy = entropy
 
     async def seal(
-        self, make: Sealing, *, limit: int, now: datetime, company_id: CompanyId | None = None
+        self,
+        make: Sealing,
+        tell: Telling,
+        *,
+        limit: int,
+        now: datetime,
+        company_id: CompanyId | None = None,
     ) -> int:
         count = 0
         for company, shelf in list(self._store.shelves.items()):
@@ -48,7 +58,14 @@ class MemorySeals:
             leaves = [leaf(shelf.texts[id].body.encode()) for id in waiting]
             tip = sealed.tips[-1] if sealed.tips else None
             sealed.tips.append(make(company, tip, leaves))
+            first = len(sealed.rows)
             sealed.rows.update(zip(waiting, leaves, strict=True))
+            if _wanted(shelf, WireEvent.AUDIT_RECORDED):
+                records = {record.id: record for record in shelf.records}
+                for position, id in enumerate(waiting, first):
+                    payload = tell(company, _row(shelf, records[id], position, sealed.rows[id]))
+                    message = Message(id, WireEvent.AUDIT_RECORDED, payload)
+                    shelf.outbox.append((message, records[id].at))
             count += len(waiting)
             if sealed.tell_at is None:
                 sealed.tell_at = now if sealed.told_at is None else max(now, sealed.told_at + TOLD_EVERY)
@@ -63,8 +80,7 @@ class MemorySeals:
                 continue
             sealed.tell_at, sealed.told_at = None, now
             shelf, head = self._store.shelves[company], sealed.tips[-1].head
-            webhooks: Iterable[Webhook] = shelf.entities[Webhook].values()
-            if any(it.is_active and WireEvent.AUDIT_SEALED in it.subscribed for it in webhooks):
+            if _wanted(shelf, WireEvent.AUDIT_SEALED, active=True):
                 message = Message(self._entropy.uuid(), WireEvent.AUDIT_SEALED, payload(head))
                 shelf.outbox.append((message, head.at))
                 count += 1
@@ -86,7 +102,32 @@ class MemorySeals:
         sealed.mailed_at, sealed.mail_at, sealed.claimed_until = now, None, None
 
     async def erase(self, company_id: CompanyId, label: str) -> int:
-        return int(self._store.shelves[company_id].erase(label))
+        shelf = self._store.shelves[company_id]
+        shelf.outbox = [(_unnamed(message, label), at) for message, at in shelf.outbox]
+        feed = self._store.feeds[company_id]
+        feed.events = [(_unnamed(event, label), at) for event, at in feed.events]
+        return int(shelf.erase(label))
+
+
+_Told = TypeVar("_Told", Message, Happened)
+
+
+def _unnamed(event: _Told, label: str) -> _Told:
+    """What is told of a record, without the person of this label."""
+    if event.name != WireEvent.AUDIT_RECORDED:
+        return event
+    payload = msgspec.json.decode(event.payload)
+    if payload["actorLabel"] != label:
+        return event
+    text = msgspec.json.encode(payload | {"actorLabel": None, "ip": None}).decode()
+    return replace(event, payload=text)
+
+
+def _wanted(shelf: Any, event: WireEvent, *, active: bool = False) -> bool:
+    webhooks: Iterable[Webhook] = shelf.entities[Webhook].values()
+    return any(
+        it.removed_at is None and event in it.subscribed and (it.is_active or not active) for it in webhooks
+    )
 
 
 _EMPTY: Final = Sealed()

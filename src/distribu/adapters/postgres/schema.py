@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0011"
+HEAD: Final = "0012"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -629,9 +629,9 @@ APPEND_ONLY: Final = frozenset({"records", "record_people", "stock_movements", "
 """The application may insert into these and read them, and nothing else."""
 
 QUEUE_TABLES: Final[Mapping[str, str]] = {
-    "outbox": "SELECT, INSERT, DELETE",
+    "outbox": "SELECT, INSERT, UPDATE (payload), DELETE",
     "feed_heads": "SELECT, INSERT, UPDATE",
-    "feed": "SELECT, INSERT, DELETE",
+    "feed": "SELECT, INSERT, UPDATE (payload), DELETE",
     "webhook_marks": "SELECT, INSERT, UPDATE",
     "deliveries": "SELECT, INSERT, UPDATE, DELETE",
     "attempts": "SELECT, INSERT, DELETE",
@@ -641,7 +641,7 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "mails": "SELECT, UPDATE, DELETE",
     "sessions": "SELECT, UPDATE (seen_at, ip)",
     "records": "SELECT",
-    "record_people": "SELECT (company_id, id, label), DELETE",
+    "record_people": "SELECT (company_id, id, label, ip), DELETE",
     "unsealed": "SELECT, DELETE",
     "seals": "SELECT, INSERT",
     "seal_heads": "SELECT, INSERT",

@@ -1,7 +1,8 @@
 """The seals of the audit log: made by the role of the queue, read by that of the application."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Row, Statement
 from distribu.adapters.postgres.mapping import mine
 from distribu.adapters.postgres.reading import Finder, PostgresRead
+from distribu.application.notary import Telling
 from distribu.application.ports import Entropy, Sealing
 from distribu.domain.sealing import MAILED_EVERY, TOLD_EVERY, Frontier, Head, SealedRow, Tip, leaf
 from distribu.domain.values import CompanyId
@@ -41,6 +43,10 @@ ORDER BY seq LIMIT %(companies)s
 _LOCK: Final = """
 INSERT INTO distribu.seal_tips (company_id) VALUES (%(company)s)
 ON CONFLICT (company_id) DO UPDATE SET company_id = excluded.company_id
+RETURNING EXISTS (
+    SELECT FROM distribu.webhooks WHERE webhooks.company_id = %(company)s AND removed_at IS NULL
+        AND %(recorded)s = ANY (subscribed)
+)
 """
 
 _TIP: Final = """
@@ -78,6 +84,27 @@ UPDATE distribu.seal_tips SET
 WHERE company_id = %(company)s
 """
 
+_NAMED: Final = """
+SELECT records.id, records.at, person.label, person.ip FROM distribu.records
+LEFT JOIN distribu.record_people AS person
+    ON person.company_id = records.company_id AND person.id = records.person_id
+WHERE records.company_id = %(company)s AND records.id = ANY (%(ids)s::uuid[])
+"""
+
+# An event goes by the id of its record. Drawn in this order, the outbox keeps that of the log.
+_PUBLISH: Final = """
+INSERT INTO distribu.outbox (company_id, id, name, occurred_at, payload)
+SELECT %(company)s, id, %(recorded)s, at, payload
+FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[], %(payloads)s::text[])
+    WITH ORDINALITY AS new (id, at, payload, place)
+ORDER BY place
+"""
+
+_UNNAME: Final = """
+UPDATE distribu.{} SET payload = (payload::jsonb || '{{"actorLabel": null, "ip": null}}')::text
+WHERE company_id = %(company)s AND name = %(recorded)s AND payload::jsonb ->> 'actorLabel' = %(label)s
+"""
+
 _TO_TELL: Final = """
 UPDATE distribu.seal_tips SET tell_at = NULL, told_at = %(now)s WHERE company_id IN (
     SELECT company_id FROM distribu.seal_tips WHERE tell_at <= %(now)s ORDER BY tell_at
@@ -110,13 +137,19 @@ class PostgresSeals:
         self._entropy = entropy
 
     async def seal(
-        self, make: Sealing, *, limit: int, now: datetime, company_id: CompanyId | None = None
+        self,
+        make: Sealing,
+        tell: Telling,
+        *,
+        limit: int,
+        now: datetime,
+        company_id: CompanyId | None = None,
     ) -> int:
         waiting = [company_id] if company_id is not None else await self._waiting()
         sealed = 0
         for company in waiting:
             try:
-                sealed += await self._seal_company(company, make, limit, now)
+                sealed += await self._seal_company(company, make, tell, limit, now)
             except (
                 PoolTimeout,
                 TooManyRequests,
@@ -131,10 +164,12 @@ class PostgresSeals:
             rows = await (await connection.execute(_WAITING, {"companies": _COMPANIES_MAX})).fetchall()
         return [id for (id,) in rows]
 
-    async def _seal_company(self, company: CompanyId, make: Sealing, limit: int, now: datetime) -> int:
+    async def _seal_company(
+        self, company: CompanyId, make: Sealing, tell: Telling, limit: int, now: datetime
+    ) -> int:
         async with self._pool.connection() as connection, connection.transaction():
-            of_company = {"company": company}
-            await connection.execute(_LOCK, of_company)
+            of_company = {"company": company, "recorded": WireEvent.AUDIT_RECORDED}
+            locked = await (await connection.execute(_LOCK, of_company)).fetchone()
             row = await (await connection.execute(_TIP, of_company)).fetchone()
             tip = None if row is None else Tip(head=_head(row), frontier=_frontier(row[2], row[8]))
             if tip is not None and not tip.sound:
@@ -171,7 +206,32 @@ class PostgresSeals:
                     "mailed_every": MAILED_EVERY,
                 },
             )
+            if locked is not None and locked[0]:
+                first = new.frontier.size - len(leaves)
+                rows = [
+                    SealedRow(id=id, position=first + place, leaf=hashed, body=body)
+                    for place, ((_, id, body), hashed) in enumerate(zip(taken, leaves, strict=True))
+                ]
+                await self._publish(connection, of_company, rows, tell)
             return len(taken)
+
+    async def _publish(
+        self,
+        connection: AsyncConnection[Any],
+        of_company: Mapping[str, Any],
+        rows: Sequence[SealedRow],
+        tell: Telling,
+    ) -> None:
+        """Put records into the outbox, in the transaction that seals them."""
+        ids = [row.id for row in rows]
+        found = await (await connection.execute(_NAMED, {**of_company, "ids": ids})).fetchall()
+        named = {id: (at, label, ip) for id, at, label, ip in found}
+        payloads = []
+        for row in rows:
+            _, label, ip = named[row.id]
+            payloads.append(tell(of_company["company"], replace(row, label=label, ip=ip)))
+        times = [named[id][0] for id in ids]
+        await connection.execute(_PUBLISH, {**of_company, "ids": ids, "times": times, "payloads": payloads})
 
     async def tell(self, payload: Callable[[Head], str], *, now: datetime) -> int:
         told = 0
@@ -210,10 +270,16 @@ class PostgresSeals:
             )
 
     async def erase(self, company_id: CompanyId, label: str) -> int:
+        given = {"company": company_id, "recorded": WireEvent.AUDIT_RECORDED, "label": label}
         async with self._pool.connection() as connection:
+            # Nobody seals meanwhile, and so nobody renders who was read before this.
+            await connection.execute(_LOCK, given)
             gone = await connection.execute(
-                "DELETE FROM distribu.record_people WHERE company_id = %s AND label = %s", [company_id, label]
+                "DELETE FROM distribu.record_people WHERE company_id = %(company)s AND label = %(label)s",
+                given,
             )
+            for table in ("outbox", "feed"):  # in the order in which an event passes through them
+                await connection.execute(_UNNAME.format(table), given)
             return gone.rowcount
 
 

@@ -23,6 +23,7 @@ from distribu.entrypoints.http.metrics import metrics
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.sessions import Keys, Sessions
+from distribu.entrypoints.http.streaming import Streamed
 from distribu.entrypoints.http.wire import Route, answer, body_of, etag, refused
 from distribu.entrypoints.stubs.stripe import StripeStub, with_stripe
 
@@ -112,6 +113,8 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
         asked = await wire.asked(route, request, door.told(request))
         if key is None:
             result = await distribu.execute(actor, asked)
+            if route.files:
+                return _file(route, asked, result, distribu)
             told = [*etag(result), *door.cookies(request, route, result)]
             return answer(body_of(route, result), route.status, told, _id(distribu))
         headers: list[tuple[str, str]] = []
@@ -142,6 +145,13 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
         name=f"{door.prefix} {route.request.__name__}",
         include_in_schema=False,
     )(slowly if route.floor_s else handle)
+
+
+def _file(route: Route, asked: Any, pieces: Any, distribu: Distribu) -> Streamed:
+    """What a request answers piece by piece, as a file; its name says what it is, and of which day."""
+    kind = route.files[asked.format]
+    name = f"{route.path.split('/')[1]}-{distribu.ports.clock.now():%Y-%m-%d}.{kind.ends}"
+    return Streamed(pieces, name=name, media_type=kind.media_type, request_id=_id(distribu))
 
 
 def _idempotency_key(http: Http, route: Route) -> str | None:

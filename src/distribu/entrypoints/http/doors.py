@@ -122,7 +122,7 @@ class StaffDoor:
         if route.request.needs is Permission.VISIT:
             _not_from_elsewhere(http, self.site)
             return Actor.visitor(ip=ip)
-        if http.method not in _SAFE:
+        if http.method not in _SAFE or route.files:  # that a file was taken is recorded, and costs
             same_origin(http, self.site)
         return await self.sessions.staff(http, ip)
 

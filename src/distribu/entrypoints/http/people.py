@@ -16,19 +16,31 @@ from distribu.application import (
     catalog,
     contacts,
     customers,
+    exports,
     factors,
     inquiries,
     ordering,
     plans,
     platform,
     profiles,
+    sealing,
     sessions,
     team,
     views,
 )
 from distribu.application.kernel import Request
-from distribu.entrypoints.http.routes import ROUTES, edits, issues, lists, makes, reads, reads_all, removes
-from distribu.entrypoints.http.wire import Route
+from distribu.entrypoints.http.routes import (
+    ROUTES,
+    edits,
+    issues,
+    lists,
+    makes,
+    reads,
+    reads_all,
+    removes,
+    streams,
+)
+from distribu.entrypoints.http.wire import File, Route
 
 FLOOR_S: Final = 0.25
 """What an answer takes at least that must not tell by its time whether an address is known."""
@@ -128,6 +140,16 @@ _SECOND_FACTOR: Final = (
 )
 """What staff show beside a password; the first three finish signing in."""
 
+_LINES: Final = "application/x-ndjson"
+_EXPORTS: Final = {
+    form.value: File(ends=ends, media_type=media_type, example=exports.example(form))
+    for form, ends, media_type in (
+        (exports.ExportFormat.JSONL, "jsonl", _LINES),
+        (exports.ExportFormat.CSV, "csv", "text/csv; charset=utf-8"),
+        (exports.ExportFormat.OCSF, "ocsf.jsonl", _LINES),
+    )
+}
+
 ACCOUNT: Final = (
     *_OWN,
     *_SECOND_FACTOR,
@@ -165,6 +187,7 @@ ACCOUNT: Final = (
     edits(f"{_key}/revoke", access.RevokeApiKey, "API keys", views.ApiKeyView, "POST"),
     lists("/audit", audit.ListAudit, "Audit log", views.RecordView),
     _does("/audit", audit.RecordAudit, "Audit log"),
+    streams("/audit/export", sealing.ExportAudit, "Audit log", _EXPORTS),
     *_CONTACTS,
     *(route for route in ROUTES if route.request is not team.ReadMe),
 )

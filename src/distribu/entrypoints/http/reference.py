@@ -18,6 +18,7 @@ from litestar import Request as HttpRequest, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
+from distribu.application.exports import RecordedView
 from distribu.application.kernel import Command
 from distribu.application.sealing import HeadView
 from distribu.domain.access import SCOPES, Permission
@@ -150,7 +151,8 @@ _LEFT_OUT: Final = {
 def openapi(of: Documented = API) -> dict[str, Any]:
     """A document of OpenAPI 3.1: that of the public API, or another."""
     every = [route for _, _, routes in of.doors for route in routes]
-    kinds = {HeadView} | {it for route in every for it in (route.request, route.result) if it is not None}
+    kinds: set[type[msgspec.Struct]] = {HeadView, RecordedView}
+    kinds |= {it for route in every for it in (route.request, route.result) if it is not None}
     components = schemas.components(kinds, _REF)
     paths: dict[str, dict[str, Any]] = {}
     for name, prefix, routes in of.doors:
@@ -259,9 +261,12 @@ def _needed(needs: Permission | None) -> str:
 def _told_of(event: WireEvent) -> dict[str, Any]:
     """What a receiver of webhooks gets."""
     schema = events.envelope(event, _REF)
+    needed = f"Scope to subscribe: `{event.carries.value}` beside `webhooks:write`."
+    if event.carries not in SCOPES:
+        needed = f"To subscribe needs `{event.carries.value}`, which no key has: an owner or admin does it."
     return {
         "summary": f"Sent to webhooks that are subscribed to {event.value}.",
-        "description": f"Scope to subscribe: `{event.carries.value}` beside `webhooks:write`.",
+        "description": needed,
         "security": [],
         "requestBody": {"required": True, "content": {_JSON: {"schema": schema}}},
         "responses": {"2XX": {"description": "Received. Anything else is tried again."}},
@@ -274,6 +279,12 @@ def _header(name: str, description: str, most: int) -> dict[str, Any]:
 
 
 def _success(route: Route, components: dict[str, Any]) -> dict[str, Any]:
+    if route.files:
+        content: dict[str, Any] = {}
+        for name, file in route.files.items():
+            kind = content.setdefault(file.media_type, {"schema": {"type": "string"}, "examples": {}})
+            kind["examples"][name] = {"value": file.example}
+        return {"description": "A file, piece by piece.", "content": content}
     if route.result is None:
         return {"description": "Done."}
     one: dict[str, Any] = {"$ref": _REF.format(name=route.result.__name__)}
@@ -410,7 +421,14 @@ def _shown(
     body = operation.get("requestBody", {}).get("content", {}).get(_JSON)
     status, done = next(iter(operation["responses"].items()))
     answer = done.get("content", {}).get(_JSON)
+    files = (
+        []
+        if answer
+        else [one for kind in done.get("content", {}).values() for one in kind["examples"].items()]
+    )
     lines = [f"curl -X {method.upper()} {_HERE}{path}", *proof]
+    if files:
+        lines[0] = f"curl -OJ '{_HERE}{path}?format={files[0][0]}'"
     if operation["operationId"] == "PlaceOrder":
         lines.append("-H 'Idempotency-Key: PO-7741'")
     if body:
@@ -422,7 +440,9 @@ def _shown(
         "path": path,
         "curl": " \\\n  ".join(lines),
         "status": status,
-        "answer": text(answer["example"]) if answer else None,
+        "answer": text(answer["example"])
+        if answer
+        else "\n".join(f"format={name}\n{one['value']}" for name, one in files) or None,
         "fields": [
             (name, _kind(schema, components), name in body["schema"]["required"], _description(schema))
             for name, schema in properties.items()

@@ -1,10 +1,11 @@
 """Which use case stands where. Adding one to the API is one line here."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from distribu.application import catalog, customers, ordering, team, views, webhooks
 from distribu.application.kernel import Request
-from distribu.entrypoints.http.wire import Route, issued
+from distribu.entrypoints.http.wire import File, Route, issued
 
 
 def reads(path: str, request: type[Request[Any]], tag: str, result: type[views.View]) -> Route:
@@ -27,6 +28,11 @@ def feeds(path: str, request: type[Request[Any]], tag: str, result: type[views.V
     return Route(
         method="GET", path=path, request=request, tag=tag, result=result, paged=True, cursor="nextAfter"
     )
+
+
+def streams(path: str, request: type[Request[Any]], tag: str, files: Mapping[str, File]) -> Route:
+    """A file of any size, of one of these formats."""
+    return Route(method="GET", path=path, request=request, tag=tag, result=None, files=files)
 
 
 def makes(path: str, request: type[Request[Any]], tag: str, result: type[views.View]) -> Route:

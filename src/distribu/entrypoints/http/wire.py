@@ -57,6 +57,15 @@ _ETAG: Final = compiled(r'^(?:W/)?"(\d{1,9})"$')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A kind of file: how its name ends, its media type, and how one begins."""
+
+    ends: str
+    media_type: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A use case's place in the API. ``status`` is that of success.
 
@@ -64,7 +73,8 @@ class Route:
     how a page names where the next one begins. One that ``enters`` begins a session, and one that ``leaves``
     ends it. What must not tell by its time whether something is known takes at least ``floor_s`` seconds,
     whatever comes of it. An answer that is ``many`` is a list in one piece, of so few that nobody turns its
-    pages.
+    pages. One with ``files`` is answered with one of them, piece by piece: the request says by its
+    ``format`` with which.
     """
 
     method: str
@@ -81,6 +91,7 @@ class Route:
     leaves: bool = False
     floor_s: float = 0.0
     many: bool = False
+    files: Mapping[str, File] = field(default_factory=dict)
 
     @property
     def secret(self) -> bool:
