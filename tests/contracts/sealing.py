@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import textwrap
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
@@ -270,6 +271,11 @@ class SealsContract:
         (newest,) = (await heads_of(shop))[-1:]
         (kept,) = [line for line in letter.text.splitlines() if line.startswith("{")]
         assert read_head(kept) == json.loads(encode(head_view(newest)))
+        assert f"distribu audit verify --company {shop.company.slug} --head head.txt" in letter.text
+        broken = "\r\n> ".join(textwrap.wrap(letter.text, 60)).replace("> ", "")
+        for text in (letter.text, broken):  # whole, and as a mail program breaks its lines
+            verdict = await shop.execute(VerifyAudit(head=text))
+            assert (verdict.sound, verdict.findings) == (True, [])
         shop.clock.advance(days=8)
         await shop.work()
         assert len([it for it in shop.mail if "audit log" in it.subject]) == 1

@@ -5,8 +5,10 @@ claimed and not yet there has no test here.
 """
 
 import asyncio
+import csv as commas
 import hashlib
 import hmac
+import io
 import json
 import logging
 import re
@@ -33,7 +35,7 @@ from distribu.adapters.redis import RedisLimiter
 from distribu.adapters.system import SystemEntropy
 from distribu.application.ports import Limit, Reply
 from distribu.container import Container
-from distribu.domain.access import SCOPES
+from distribu.domain.access import SCOPES, Permission
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, RETRY_WAITS_S
 from distribu.entrypoints.harness import KEYS
 from distribu.entrypoints.http.browser import Site
@@ -41,7 +43,7 @@ from distribu.entrypoints.http.people import ACCOUNT, ADMIN, STORE
 from distribu.entrypoints.http.wire import Route
 from distribu.entrypoints.worker import Worker
 from distribu.settings import SettingsUnusable, load
-from tests import people
+from tests import ocsf, people
 from tests.contracts.postgres import OnPostgres, on_postgres
 from tests.contracts.visiting import (
     OTHER,
@@ -475,6 +477,93 @@ class TestAuditLogging:
             found = answer.json()["data"]
             assert {one["actorType"] for one in found} == {kind}
             assert action in {one["action"] for one in found}
+        given = {"url": "http://localhost:9000/gone", "events": ["product.updated"]}
+        webhook = (await owner.post("/account/webhooks", json=given)).json()["data"]
+        shop.receivers.answer = lambda _: Reply(410, {}, "", "")
+        await owner.patch(f"/account/products/{product.id}", json={"name": "Spelt"})
+        await shop.work()
+        shop.receivers.answer = lambda _: Reply(200, {}, "", "")
+        asked = {"entityId": webhook["id"]}
+        disabled, created = (await owner.get("/account/audit", params=asked)).json()["data"]
+        assert [(one["action"], one["actorType"]) for one in (created, disabled)] == [
+            ("webhook.created", "USER"),
+            ("webhook.disabled", "SYSTEM"),
+        ]
+
+    async def test_exportable(self, shop: Harness) -> None:
+        """Admins see the whole log and take it out, whoever acted, in forms that stay as they are."""
+        world = await World.of(shop)
+        admin, member = await signed_in(shop, Role.ADMIN), await signed_in(shop, Role.MEMBER)
+        refused(await member.get("/account/audit"), 403, "forbidden")
+        refused(await member.get("/account/audit/export"), 403, "forbidden")
+        await admin.patch(f"/account/products/{world.product.id}", json={"name": "=1+1"})
+        async with await shop.api(Permission.PRODUCTS_READ) as api:
+            refused(await api.post("/products", json={}), 403, "missing_scope")
+        await shop.work()
+        seen: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = (await admin.get("/account/audit", params={"limit": 7, "cursor": cursor})).json()
+            seen = [*reversed(page["data"]), *seen]
+            cursor = page["pagination"]["nextCursor"]
+        assert len(seen) > 14
+        assert {one["actorType"] for one in seen} >= {"USER", "SYSTEM", "API_KEY"}
+        lines, table, events = [
+            (await admin.get("/account/audit/export", params={"format": form})).text
+            for form in ("JSONL", "CSV", "OCSF")
+        ]
+        records = [one for one in map(json.loads, lines.splitlines()) if one["type"] == "record"]
+        rows = list(commas.DictReader(io.StringIO(table, newline="")))
+        told = [json.loads(line) for line in events.splitlines()]
+        ids = [one["id"] for one in seen]
+        assert [one["id"] for one in records][: len(ids)] == ids
+        assert [one["id"] for one in rows][: len(ids)] == ids
+        assert [one["metadata"]["uid"] for one in told][: len(ids)] == ids
+        for record in records:
+            assert list(record) == ["type", "position", "id", "leaf", "person", "record"]
+            assert ",".join(record["record"]) == (
+                "v,id,companyId,at,actorType,actorId,action,entityType,entityId,person,metadata"
+            )
+            assert record["record"]["v"] == 1
+        assert ",".join(rows[0]) == (
+            "position,id,at,actorType,actorId,actorLabel,ip,action,entityType,entityId,metadata,leaf"
+        )
+        assert {problem for event in told for problem in ocsf.problems(event)} == set()
+        assert {event["class_uid"] for event in told} == {3004}
+
+    async def test_exportable_signing_in_as_a_siem_knows_it(
+        self, shop: Harness, browser: httpx.AsyncClient
+    ) -> None:
+        """What concerns signing in is told in OCSF's own class for that, failures as failures."""
+        email = await people.with_password(shop, PASSWORD, Role.ADMIN)
+        await post(browser, "/auth/sign-in", email=email, password=WRONG)
+        assert (await post(browser, "/auth/sign-in", email=email, password=PASSWORD)).status_code == 200
+        answer = await browser.get("/account/audit/export", params={"format": "OCSF"})
+        events = [json.loads(line) for line in answer.text.splitlines()]
+        assert {problem for event in events for problem in ocsf.problems(event)} == set()
+        signing = {
+            event["metadata"]["event_code"]: (event["activity_name"], event["status_id"])
+            for event in events
+            if event["class_uid"] == 3002
+        }
+        assert signing == {"auth.login_failed": ("Logon", 2), "auth.login": ("Logon", 1)}
+
+    async def test_exportable_by_webhook(self, shop: Harness) -> None:
+        """An admin has every record sent to a SIEM as it is sealed, signed like any webhook; no key can."""
+        url = f"http://localhost:9000/{shop.company.id}"
+        admin = await signed_in(shop, Role.ADMIN)
+        given = {"url": url, "events": ["audit.recorded"]}
+        async with await shop.api() as api:
+            refused(await api.post("/webhooks", json=given), 403, "forbidden")
+        made = (await admin.post("/account/webhooks", json=given)).json()["data"]
+        await admin.post("/account/products", json={"name": "Rye", "price": 1})
+        await shop.work()
+        sent = {json.loads(one.body)["data"]["id"]: one for one in sent_to(shop, url)}
+        for listed in (await admin.get("/account/audit")).json()["data"]:
+            one = sent[listed["id"]]
+            data = json.loads(one.body)["data"]
+            assert {name: data[name] for name in listed} == listed
+            assert one.headers["X-Webhook-Signature"] == hex_hmac(made["secret"], one.body)
 
 
 class TestRateLimiting:
@@ -607,6 +696,13 @@ class TestWebhookSecurity:
         seen = (await api.get(f"/deliveries/{listed['id']}")).json()["data"]
         assert (seen["status"], len(seen["attempts"])) == ("DEAD", 10)
         assert {(one["status"], one["body"]) for one in seen["attempts"]} == {(500, "no flour today")}
+        shop.receivers.answer = lambda _: Reply(200, {}, "", "")
+        admin = await signed_in(shop, Role.ADMIN)
+        assert (await admin.post(f"/account/deliveries/{listed['id']}/replay")).status_code == 200
+        await shop.work()
+        seen = (await admin.get(f"/account/deliveries/{listed['id']}")).json()["data"]
+        assert (seen["status"], len(seen["attempts"])) == ("DELIVERED", 11)
+        assert [one["status"] for one in seen["attempts"]] == [500] * 10 + [200]
 
     async def test_bounded_timeouts(self, shop: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ten seconds, and a receiver that is slow keeps no other waiting."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks an export of Distribu's audit log, with the public key alone: no Distribu, no database, no network.
 
-    python verify_export.py --key BASE64 [--head FILE] EXPORT.jsonl
+    python verify_export.py --key BASE64 [--head FILE] [--json] EXPORT.jsonl
 
 This one file is all that it takes, with Python 3.11 and the package `cryptography`. It shares no line
 with the code that seals. What it finds it names, one line each, and ends with 1; with 0 it has found
@@ -12,14 +12,15 @@ An export is JSON Lines, in the order of the log. Its first line says what it is
 and stands behind the last record it signs; the last line counts the others. In an export of a part of
 the log the one head comes first, and every record carries its inclusion proof (RFC 6962, 2.1.1).
 
-Give it a head that you have kept (a webhook ``audit.sealed``, a weekly mail, the last line but one of
-an earlier export): only that can show that the end of the log was cut off, or all of it made anew.
+Give it a head that you have kept (a webhook ``audit.sealed``, the text of a weekly mail, the last line but
+one of an earlier export): only that can show that the end of the log was cut off, or all of it made anew.
 """
 
 import argparse
 import base64
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ EXPORT: Final = "distribu.audit.export"
 HEAD: Final = "distribu.audit.head"
 SIGNED: Final = ("type", "v", "companyId", "number", "size", "root", "at", "previous", "key")
 """The fields of a head that are signed, in this order, as JSON without spaces."""
+
+_HEAD_IN: Final = re.compile(r'\{"type":"distribu\.audit\.head"[^{}]*\}')
 
 FINDINGS_MAX: Final = 1_000
 """What is found beyond is counted, not named."""
@@ -398,9 +401,13 @@ class Inspection:
 
 
 def read_head(text: str) -> Mapping[str, Any]:
-    """A head as it was kept: as it is in an export, or in a webhook's body. Raises `ValueError`."""
+    """A head as it was kept: a line of an export, a webhook's body, or the text of a mail with it inside.
+
+    Mail programs break lines where they like: a head has no space of its own. Raises `ValueError`.
+    """
     try:
-        value = json.loads(text)
+        found = _HEAD_IN.search("".join(text.split()))
+        value = json.loads(text if found is None else found[0])
         head = value.get("data", value)
         signed_text(head)
         if not all(type(head[name]) is int for name in ("v", "number", "size")):
@@ -433,10 +440,10 @@ def _places(first: int, last: int) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Check a file, and tell."""
-    told = __doc__ or ""
-    asked = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--key", action="append", required=True, metavar="BASE64", help="a public key")
     asked.add_argument("--head", metavar="FILE", help="a head that was kept elsewhere")
+    asked.add_argument("--json", action="store_true", help="tell what was found as one JSON object")
     asked.add_argument("export", metavar="EXPORT", help="the export, as JSON Lines; - for stdin")
     given = asked.parse_args(words)
     try:
@@ -451,6 +458,18 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"verify_export: {wrong}\n")
         return 2
     inspection.finish()
+    if given.json:
+        told = {
+            "sound": inspection.sound,
+            "records": inspection.records,
+            "heads": inspection.heads,
+            "nameless": inspection.nameless,
+            "head": inspection.last,
+            "findings": [{"kind": found.kind, "what": found.what} for found in inspection.findings],
+            "notShown": inspection.more,
+        }
+        _say(json.dumps(told))
+        return 0 if inspection.sound else 1
     for found in inspection.findings:
         _say(f"{found.kind}: {found.what}")
     if inspection.more:

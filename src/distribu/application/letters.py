@@ -158,6 +158,7 @@ class LogSealed(Letter, frozen=True, kw_only=True):
     """To the owner, once a week: the newest head of the audit log, to be kept."""
 
     company: str
+    slug: str
     records: int
     at: str
     head: str

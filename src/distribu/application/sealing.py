@@ -139,7 +139,9 @@ class MailHead(Command[None], frozen=True, kw_only=True):
             return
         company = await work.companies.current()
         text = encode(head_view(head)).decode()
-        letter = letters.LogSealed(company=company.name, records=head.size, at=time(head.at), head=text)
+        letter = letters.LogSealed(
+            company=company.name, slug=company.slug, records=head.size, at=time(head.at), head=text
+        )
         work.mail(leaders[0].email, letter)
 
 
