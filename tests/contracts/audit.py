@@ -138,6 +138,24 @@ class AuditUseCases:
             assert (told.label, told.ip) == (actor.label, actor.ip)
             assert told.at == shop.clock.now()
 
+    async def test_the_log_is_searched(self, shop: Harness) -> None:
+        ada = Actor.staff(shop.company.id, Role.ADMIN, id="u-1", label="Ada@Acme.example")
+        await shop.execute(RecordAudit(action="first", entity_id="R-7", metadata={"note": "Größe 3"}), ada)
+        await shop.execute(RecordAudit(action="second", metadata={"note": "grösse 100%_"}))
+        for wanted, found in (
+            ("ada@acme", ["custom.first"]),
+            ("r-7", ["custom.first"]),
+            ("größe", ["custom.first"]),
+            ("GRÖSSE", []),
+            ("grösse", ["custom.second"]),
+            ("%_", ["custom.second"]),
+            ("custom.SEC", ["custom.second"]),
+            ('note":"', ["custom.second", "custom.first"]),
+            ("nowhere", []),
+        ):
+            page = await shop.execute(ListAudit(search=wanted, action="custom"))
+            assert [it.action for it in page.items] == found, wanted
+
     # --- entries of one's own ----------------------------------------------------------------------
 
     async def test_an_entry_from_outside_is_named_custom(self, shop: Harness) -> None:

@@ -34,7 +34,7 @@ from distribu.application.shapes import encode
 from distribu.application.webhooks import EditWebhook, ListEvents, RegisterWebhook
 from distribu.domain.access import SCOPES, ActorKind
 from distribu.domain.audit import Person
-from distribu.domain.sealing import NO_HEAD, Head, SealedRow, leaf
+from distribu.domain.sealing import NO_HEAD, Frontier, Head, SealedRow, leaf
 from distribu.domain.values import CompanyId
 from distribu.domain.webhooks import WireEvent
 from tests.contracts.asking import contact_of, each, key_of, log_of, scope_of, sent_to, store_of
@@ -189,6 +189,17 @@ class SealsContract:
         assert told[1]["occurredAt"] == hello["at"]
         await shop.work()
         assert len(sent_to(shop, url)) == 5, "that they were told is recorded nowhere"
+
+    async def test_who_keeps_what_was_told_can_make_the_tree_again(self, shop: Harness) -> None:
+        url = "http://localhost:9000/" + shop.company.id
+        await shop.webhook(WireEvent.AUDIT_RECORDED, WireEvent.AUDIT_SEALED, url=url)
+        await entries(shop, 4)
+        await shop.work()
+        told = [json.loads(it.body) for it in sent_to(shop, url)]
+        leaves = [bytes.fromhex(it["data"]["leaf"]) for it in told if it["event"] == "audit.recorded"]
+        (head,) = [it["data"] for it in told if it["event"] == "audit.sealed"]
+        assert head["size"] == len(leaves) == 6
+        assert Frontier().extended(leaves).root.hex() == head["root"]
 
     async def test_nobody_is_told_of_records_who_did_not_ask(self, shop: Harness) -> None:
         other = await shop.stranger()

@@ -21,6 +21,7 @@ from distribu.application.audit import RecordAudit
 from distribu.application.sealing import ErasePerson, VerifyAudit, head_view
 from distribu.application.shapes import encode
 from distribu.container import sealing_keys
+from distribu.domain.webhooks import WireEvent
 from distribu.entrypoints.worker import Worker
 from tests.contracts.sealing import entries, heads_of, rows_of, sealed
 from tests.integration.program import Program
@@ -74,7 +75,12 @@ class TestCommands:
         said = alone(tmp_path, *words)
         assert (said.returncode, said.stderr) == (0, ""), said
         assert "as they were sealed" in said.stdout
+        told = json.loads(alone(tmp_path, "--json", *words).stdout)
+        assert (told["sound"], told["heads"], told["findings"]) == (True, 1, [])
+        assert told["head"] == json.loads(head.read_bytes())
         export.write_bytes(export.read_bytes().replace(b"custom.entry_1", b"custom.entry_9", 1))
+        said = alone(tmp_path, "--json", *words)
+        assert (said.returncode, json.loads(said.stdout)["findings"][0]["kind"]) == (1, "edited")
         said = alone(tmp_path, *words)
         assert said.returncode == 1
         assert said.stdout.startswith("edited: record ")
@@ -86,6 +92,11 @@ class TestCommands:
         key = base64.b64encode(bytes(32)).decode()
         assert alone(tmp_path, "--key", key, str(tmp_path / "absent")).returncode == 2
         assert alone(tmp_path, "--key", key, "--head", str(empty), str(empty)).returncode == 2
+        table = tmp_path / "audit.csv"
+        table.write_text("position,id\r\n1,2\r\n")
+        said = alone(tmp_path, "--key", key, str(table))
+        assert (said.returncode, said.stdout) == (2, "")
+        assert "no export as JSON Lines" in said.stderr
         said = alone(tmp_path, "--key", key, str(empty))
         assert (said.returncode, said.stdout.partition(":")[0]) == (1, "incomplete")
 
@@ -167,6 +178,7 @@ async def test_sealing_adds_no_statement_to_placing_an_order(distribu: Distribu,
     """What is to be sealed waits by the statement that writes the records."""
     store: Any = distribu.ports.store
     product, customer = await shop.product(stock=9), await shop.customer()
+    await shop.webhook(WireEvent.AUDIT_RECORDED)  # nor does telling of it
     before, trips = store.statements, store.round_trips
     await shop.order(customer, (product, 1))
     assert (store.statements - before, store.round_trips - trips) == ORDER

@@ -64,6 +64,8 @@ class TestTheExport:
             {"action": "custom"},
             {"action": "custom.entry_1"},
             {"entityType": "Report"},
+            {"search": "REPORT", "action": "custom"},
+            {"search": "entry_2", "action": "custom"},
             {"entityId": "7"},
             {"actorType": "SYSTEM", "action": "custom"},
             {"since": since, "action": "custom"},

@@ -406,8 +406,8 @@ def read_head(text: str) -> Mapping[str, Any]:
     Mail programs break lines where they like: a head has no space of its own. Raises `ValueError`.
     """
     try:
-        found = _HEAD_IN.search("".join(text.split()))
-        value = json.loads(text if found is None else found[0])
+        found = _HEAD_IN.findall("".join(text.split()))
+        value = json.loads(found[-1] if found else text)
         head = value.get("data", value)
         signed_text(head)
         if not all(type(head[name]) is int for name in ("v", "number", "size")):
@@ -425,7 +425,9 @@ def read_keys(texts: Iterable[str]) -> dict[str, bytes]:
             public = base64.b64decode(text, validate=True)
             Ed25519PublicKey.from_public_bytes(public)
         except ValueError:
-            raise ValueError(f"{text!r} is no public key") from None
+            raise ValueError(
+                f"{text!r} is no public key: that is 32 bytes in base64, as `distribu audit keys` prints it"
+            ) from None
         keys[key_id(public)] = public
     return keys
 
@@ -452,9 +454,16 @@ def main(words: Sequence[str] | None = None) -> int:
             kept = read_head(Path(given.head).read_text(encoding="utf-8"))
         inspection = Inspection(read_keys(given.key), kept=kept)
         with sys.stdin.buffer if given.export == "-" else Path(given.export).open("rb") as lines:
-            for line in lines:
+            for number, line in enumerate(lines):
+                if not number and EXPORT.encode() not in line:
+                    raise ValueError(
+                        f"{given.export} is no export as JSON Lines (JSONL): CSV and OCSF prove nothing"
+                    )
                 inspection.read(line)
-    except (OSError, ValueError) as wrong:
+    except OSError as wrong:
+        sys.stderr.write(f"verify_export: {wrong.filename}: {wrong.strerror}\n")
+        return 2
+    except ValueError as wrong:
         sys.stderr.write(f"verify_export: {wrong}\n")
         return 2
     inspection.finish()

@@ -40,7 +40,11 @@ class RecordAudit(Command[None], frozen=True, kw_only=True):
 
 
 class ListAudit(Query[Page[Record]], frozen=True, kw_only=True):
-    """The audit log, newest first. ``action`` also finds what begins with it and a dot."""
+    """The audit log, newest first. ``action`` also finds what begins with it and a dot.
+
+    ``search`` looks in the text of a record, which is JSON, and in what its actor is called; the case of
+    ASCII letters is ignored.
+    """
 
     needs = Permission.AUDIT_READ
 
@@ -50,6 +54,7 @@ class ListAudit(Query[Page[Record]], frozen=True, kw_only=True):
     action: _Action | None = None
     since: fields.Moment | None = None
     until: fields.Moment | None = None
+    search: _Word | None = None
     limit: fields.Limit = 50
     cursor: fields.Cursor | None = None
 
@@ -63,4 +68,5 @@ class ListAudit(Query[Page[Record]], frozen=True, kw_only=True):
             action=self.action,
             since=self.since,
             until=self.until,
+            search=self.search,
         )

@@ -260,8 +260,9 @@ class Records(Protocol):
         action: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        search: str | None = None,
     ) -> Read[Page[Record]]:
-        """The audit log; ``since <= at < until``."""
+        """The audit log; ``since <= at < until``. ``search`` looks in a record's text and its label."""
         ...
 
 

@@ -20,6 +20,7 @@ from distribu.application.kernel import Command, Distribu, Outside, Process, Que
 from distribu.application.ports import Notary, Sealing
 from distribu.application.shapes import Id, Time, View, encode, time
 from distribu.domain.access import Actor, ActorKind, Permission, Role
+from distribu.domain.audit import holds
 from distribu.domain.errors import Forbidden
 from distribu.domain.sealing import (
     HEAD_FORMAT,
@@ -157,6 +158,7 @@ class LogFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     action: _Action | None = None
     since: fields.Moment | None = None
     until: fields.Moment | None = None
+    search: _Word | None = None
 
     def given(self) -> dict[str, Any]:
         """Those that are set."""
@@ -172,6 +174,7 @@ class LogFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             and (self.action is None or f"{it['action']}.".startswith(f"{self.action}."))
             and (self.since is None or self.since <= it["at"])
             and (self.until is None or it["at"] < self.until)
+            and (self.search is None or holds(self.search, row.body, row.label))
         )
 
 
@@ -377,6 +380,7 @@ class ExportAudit(Process[AsyncIterator[bytes]], frozen=True, kw_only=True):
     action: _Action | None = None
     since: fields.Moment | None = None
     until: fields.Moment | None = None
+    search: _Word | None = None
 
     async def run(self, outside: Outside) -> AsyncIterator[bytes]:
         company_id = _company(outside)
@@ -387,6 +391,7 @@ class ExportAudit(Process[AsyncIterator[bytes]], frozen=True, kw_only=True):
             action=self.action,
             since=self.since,
             until=self.until,
+            search=self.search,
         )
         await outside.inside(company_id, NoteExport(format=self.format, filters=filters))
         await _catch_up(outside, company_id)

@@ -16,6 +16,15 @@ FORMAT: Final = 1
 """The version of a record's canonical text."""
 
 
+def holds(wanted: str, *parts: str | None) -> bool:
+    """Whether a text is in one of the parts, ignoring the case of ASCII letters: as a store can, too."""
+    return _lower(wanted) in _lower("\n".join(part or "" for part in parts))
+
+
+def _lower(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass").lower()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry(Event):
     """Something that happened to what the log names, and changed no entity."""

@@ -36,6 +36,7 @@ def audit() -> None:
 @click.option("--entity-id", metavar="ID", help="Which one.")
 @click.option("--since", type=operating.TIME, help="From this time on.")
 @click.option("--until", type=operating.TIME, help="Before this time.")
+@click.option("--search", metavar="TEXT", help="Somewhere in a record, whatever the case.")
 @operating.limit_option
 @operating.cursor_option
 @operating.command
@@ -131,6 +132,7 @@ def audit_verify(company: str | None, head: Path | None, data_dir: str | None) -
 @click.option("--entity-id", metavar="ID", help="Which one.")
 @click.option("--since", type=operating.TIME, help="From this time on.")
 @click.option("--until", type=operating.TIME, help="Before this time.")
+@click.option("--search", metavar="TEXT", help="Somewhere in a record, whatever the case.")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Instead of stdout."
 )

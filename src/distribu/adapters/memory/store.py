@@ -62,7 +62,7 @@ from distribu.application.ports import (
 )
 from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant, Standing
 from distribu.domain.accounts import REALM, Credentials, Session, User
-from distribu.domain.audit import Record
+from distribu.domain.audit import Record, holds
 from distribu.domain.billing import Counted, Subscription, month_of
 from distribu.domain.catalog import Product, StockMoved, StockMovement
 from distribu.domain.contacts import Contact
@@ -1042,10 +1042,12 @@ class _Records(Finder):
         action: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        search: str | None = None,
     ) -> MemoryRead[Page[Record]]:
         def keep(it: Record) -> bool:
             return (
-                (actor_kind is None or it.actor_kind is actor_kind)
+                (search is None or holds(search, self.tx.shelf.texts[it.id].body, it.label))
+                and (actor_kind is None or it.actor_kind is actor_kind)
                 and (entity_type is None or it.entity_type == entity_type)
                 and (entity_id is None or it.entity_id == entity_id)
                 and (action is None or it.action == action or it.action.startswith(action + "."))

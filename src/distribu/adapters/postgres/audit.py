@@ -46,6 +46,14 @@ _pages = Pages(
         ),
         "since": lambda: _row.at >= sa.bindparam("since"),
         "until": lambda: _row.at < sa.bindparam("until"),
+        # In the collation "C" what is lower differs in ASCII alone, on every server.
+        "search": lambda: (
+            sa.func.strpos(
+                sa.func.lower(sa.func.concat(_row.body, "\n", _person.label).collate("C")),
+                sa.func.lower(sa.bindparam("search", type_=sa.Text).collate("C")),
+            )
+            > 0
+        ),
     },
 )
 
@@ -64,6 +72,7 @@ class PostgresRecords(Finder):
         action: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        search: str | None = None,
     ) -> PostgresRead[Page[Record]]:
         wanted: dict[str, Any] = {
             "cursor": cursor,
@@ -73,6 +82,7 @@ class PostgresRecords(Finder):
             "action": action,
             "since": since,
             "until": until,
+            "search": search,
         }
         return self.paged(_built, _pages.statement(**wanted), limit, lambda it: it.id, **wanted)
 
