@@ -160,11 +160,12 @@ async def test_an_erased_person_is_found_nowhere_and_every_proof_holds(
     settings: Settings, shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
     canary = Actor.staff(shop.company.id, Role.ADMIN, id="u-1", label=LABEL, ip=IP)
+    await shop.webhook(WireEvent.AUDIT_RECORDED)
     for action in ("one", "two"):
         await shop.execute(RecordAudit(action=action), canary)
         await sealed(shop)
     kept = encode(head_view((await heads_of(shop))[-1])).decode()
-    assert canaries(settings) == {"record_people": 2}
+    assert canaries(settings) == {"record_people": 2, "outbox": 2}
     erased = await shop.execute(ErasePerson(label=LABEL))
     assert erased.entries == 2
     assert canaries(settings) == {}
