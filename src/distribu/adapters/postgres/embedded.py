@@ -205,8 +205,9 @@ def _start(home: Path, user: _User | None, settings: str) -> Server:
 
 def _launched(home: Path, conf: Path, user: _User | None) -> "subprocess.Popen[bytes]":
     data = home / "data"
-    if _pid(home) is None:  # only what died has left this behind
-        (data / "postmaster.pid").unlink(missing_ok=True)
+    if _pid(home) is None:  # only what died has left these behind; PostgreSQL takes a zombie for alive
+        for left in (data / "postmaster.pid", *(home / "run").glob(".s.PGSQL.*")):
+            left.unlink(missing_ok=True)
     with (home / "log").open("ab") as log:
         (home / "log").chmod(0o640)
         process = _children[home] = subprocess.Popen(
