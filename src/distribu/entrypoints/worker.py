@@ -84,6 +84,7 @@ class Worker:
         self, step: Callable[[], Awaitable[int]], woken: asyncio.Event, enough: asyncio.Event
     ) -> None:
         """Take steps: after one that found something soon, or when there is ``enough``; else when woken."""
+        pause_s = POLL_S
         while not self._stopped.is_set():
             woken.clear()
             try:
@@ -91,8 +92,10 @@ class Worker:
             except Exception:
                 log.exception("the worker stumbled and goes on")
                 done = 0
+            # Where something came, more may come: it is looked for often at first, then ever less.
+            pause_s = GATHER_S if done else min(2 * pause_s, POLL_S)
             with suppress(TimeoutError):
-                await asyncio.wait_for(*((enough.wait(), GATHER_S) if done else (woken.wait(), POLL_S)))
+                await asyncio.wait_for((enough if done else woken).wait(), pause_s)
 
     async def _purge(self) -> None:
         """Forget what is kept no longer, by the clock of the ports."""

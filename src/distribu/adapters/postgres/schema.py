@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0012"
+HEAD: Final = "0013"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -559,6 +559,7 @@ deliveries = Table(
     Column("claimed_until", _Time),
     Column("created_at", _Time, nullable=False),
     _refers("deliveries_webhook", "webhook_id", "webhooks"),
+    postgresql_with={"fillfactor": 50},
 )
 Index("deliveries_of_webhook", deliveries.c.company_id, deliveries.c.webhook_id, deliveries.c.id)
 Index("deliveries_of_event", deliveries.c.company_id, deliveries.c.position)
