@@ -100,7 +100,7 @@ class AuthenticatorsContract:
             {"flags": 0x00},
             {"counts": 0},
         ],
-        ids=str,
+        ids=lambda instead: "another key" if "key" in instead else str(instead),
     )
     def test_what_was_signed_elsewhere_or_by_another_is_refused(
         self, authenticators: Authenticators, instead: dict[str, Any]
