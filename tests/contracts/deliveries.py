@@ -1,13 +1,14 @@
 """Deliveries on any store: the feed, sending again, tests, and what switches a webhook off."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from distribu import Forbidden, Harness, NotFound, Role
-from distribu.adapters.memory.twins import silence
+from distribu import Distribu, Forbidden, Harness, NotFound, Role
+from distribu.adapters.memory.twins import GlassVault, silence
 from distribu.application import views
 from distribu.application.finders import FEED_SCAN, Feed, Happened, feed_after
 from distribu.application.ports import DELIVERIES_KEPT, REPLAY_BATCH
@@ -32,6 +33,7 @@ from distribu.domain.webhooks import (
     WhyDisabled,
     WireEvent,
 )
+from distribu.entrypoints.worker import Worker
 from tests import people
 from tests.contracts.asking import each, key_of, log_of, refused, sent_to
 from tests.contracts.webhooks import URL, hex_signature, only_delivery, says, standard
@@ -327,6 +329,15 @@ class DeliveryUseCases:
         kept = await only_delivery(shop, webhook)
         assert kept.status is DeliveryStatus.DEAD
         assert "not subscribed" in kept.attempts[-1].error
+
+    async def test_what_cannot_be_signed_is_a_failure_that_says_so(self, shop: Harness) -> None:
+        """The key that its secret was sealed under was taken out of the ring."""
+        webhook, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        await shop.product()
+        await Worker(Distribu(replace(shop.distribu.ports, vault=GlassVault()))).drain()
+        kept = await only_delivery(shop, webhook)
+        assert (kept.status, len(kept.attempts)) == (DeliveryStatus.PENDING, 1)
+        assert "no key of the vault" in kept.attempts[0].error
 
     # --- tests ------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -36,7 +37,7 @@ from distribu.application.webhooks import (
 from distribu.domain.access import Role
 from distribu.domain.accounts import REALM
 from distribu.domain.catalog import Product
-from distribu.domain.values import WebhookId
+from distribu.domain.values import DeliveryId, WebhookId
 from distribu.domain.webhooks import ATTEMPTS_MAX, Attempt, Delivery, DeliveryStatus, WireEvent
 from tests import people
 from tests.contracts.asking import scope_of, store_of, told
@@ -491,6 +492,38 @@ class QueueContract:
         stored = await delivery(shop, parcel)
         assert (stored.status, len(stored.attempts)) == (DeliveryStatus.DELIVERED, 1)
 
+    async def test_of_many_that_end_at_once_each_is_stored(self, shop: Harness) -> None:
+        """Whatever is wrong with one of them: it was finished by somebody else, or is there no more."""
+        await shop.webhook()
+        for _ in range(6):
+            await shop.product()
+        await relay(shop)
+        parcels = await claim(shop)
+        done = DeliveryStatus.DELIVERED
+        await finish(shop, parcels[0], done)
+        gone = replace(parcels[1], delivery_id=DeliveryId(shop.distribu.ports.entropy.uuid()))
+        await asyncio.gather(*(finish(shop, one, done) for one in (*parcels, gone)))
+        stored = [await delivery(shop, one) for one in parcels]
+        assert {(it.status, len(it.attempts)) for it in stored} == {(done, 1)}
+
+    async def test_companies_that_end_at_once_keep_their_failures_apart(self, shop: Harness) -> None:
+        stranger = await shop.stranger()
+        for company in (shop, stranger):
+            await company.webhook()
+            await company.product()
+            await company.product()
+        await relay(shop)
+        mine, theirs = await claim(shop), await claim(stranger)
+        shop.clock.advance(seconds=61)
+        mine = mine or await claim(shop)
+        theirs = theirs or await claim(stranger)
+        now = shop.clock.now()
+        came = await asyncio.gather(
+            *(finish(shop, one, DeliveryStatus.PENDING, wait_s=5) for one in mine),
+            *(finish(stranger, one, DeliveryStatus.DELIVERED) for one in theirs),
+        )
+        assert came == [now, now, None, None]
+
     async def test_a_failure_says_since_when_there_was_nothing_else(self, shop: Harness) -> None:
         await shop.webhook()
         await shop.product()
@@ -654,6 +687,14 @@ class QueueContract:
         async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
             feed = await tx.events.after(None, names=[*WireEvent], limit=9)
         assert [it.position for it in feed.items] == [4], "positions go on"
+
+    async def test_what_a_suspended_company_has_waiting_is_forgotten_too(self, shop: Harness) -> None:
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        await shop.distribu.run(shop.actor, SetStanding(suspend=True, reason="unpaid"))
+        shop.clock.advance(seconds=DELIVERIES_KEPT.total_seconds())
+        assert await self.purged(shop) == []
 
     async def purged(self, shop: Harness) -> list[int]:
         """What is left in the feed once there is nothing more to purge."""

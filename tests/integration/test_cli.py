@@ -99,8 +99,10 @@ def test_webhooks_are_listed_tested_replayed_and_switched_on(program: Program, a
     assert replay["statuses"] == ["PENDING", "DEAD"]
     assert program.json("webhook", "enable", made["id"], *at)["isActive"] is True
     assert program.json("webhook", "deliveries", made["id"], *at)["data"] == [], "there is no worker"
-    code, told = program.refused("webhook", "replay", *at, "--delivery", NOBODY)
-    assert (code, told["code"]) == (14, "delivery_not_found")
+    for asked in (("replay", *at, "--delivery", NOBODY), ("attempts", NOBODY, *at)):
+        code, told = program.refused("webhook", *asked)
+        assert (code, told["code"]) == (14, "delivery_not_found")
+    assert not [it for it in made["events"] if it.startswith("audit.")], "nobody asked for the audit log"
     actions = [it["action"] for it in program.json("audit", "list", *at, "--action", "webhook")["data"]]
     assert {"webhook.tested", "webhook.replayed"} <= set(actions)
     ended = program.json("webhook", "rotate", made["id"], *at, "--now")

@@ -5,12 +5,14 @@ import threading
 from base64 import urlsafe_b64encode as b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet
+from psycopg import errors
+from psycopg_pool import PoolTimeout
 
 from distribu import Harness, Secret, Settings
 from distribu.adapters import hooks as outgoing
@@ -21,13 +23,17 @@ from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
 from distribu.adapters.memory.stripe import PretendStripe
 from distribu.adapters.memory.twins import MovedClock
+from distribu.adapters.postgres import finishing
+from distribu.adapters.postgres.queue import PostgresQueue
 from distribu.adapters.redis import RedisLimiter
 from distribu.adapters.resend import ResendMailer
 from distribu.adapters.sealing import Ed25519Notary
 from distribu.adapters.stripe import StripePayments
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
-from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S
+from distribu.application.ports import Parcel
+from distribu.domain.errors import Busy
+from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, DeliveryStatus
 from distribu.entrypoints.stubs.stripe import StripeStub
 from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
@@ -43,7 +49,7 @@ from tests.contracts.outside import (
 )
 from tests.contracts.paying import FORMER, SECRET_RING, PayingOverTime
 from tests.contracts.postgres import OnPostgres, on_postgres
-from tests.contracts.queue import QueueContract
+from tests.contracts.queue import QueueContract, claim, delivery, finish, relay
 from tests.contracts.sealing import NotaryContract, SealsContract
 from tests.contracts.store import ReceiveInTurn, StoreContract
 from tests.integration.conftest import RedisServer
@@ -90,7 +96,56 @@ class TestPostgresFinders(FinderContract): ...
 class TestPostgresDirectory(DirectoryContract): ...
 
 
-class TestPostgresQueue(QueueContract): ...
+class TestPostgresQueue(QueueContract):
+    async def test_what_was_sent_is_stored_when_the_database_is_back(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parcel, ends = await self.claimed(shop)
+        monkeypatch.setattr(finishing, "AGAIN_S", 0.01)
+        broken: list[Exception] = [errors.OperationalError("it is away"), PoolTimeout("nobody has one")]
+        attempts = cast(PostgresQueue, shop.distribu.ports.queue)._attempts
+        monkeypatch.setattr(attempts, "_pool", Unwell(attempts._pool, broken))
+        await finish(shop, parcel, DeliveryStatus.DELIVERED)
+        assert not broken
+        assert (await delivery(shop, parcel)).status is DeliveryStatus.DELIVERED
+        monkeypatch.setattr(finishing, "AWAY_S", 0.0)
+        broken.append(errors.OperationalError("it stays away"))
+        with pytest.raises(Busy):
+            await finish(shop, ends, DeliveryStatus.DELIVERED)
+        assert (await delivery(shop, ends)).attempts == ()
+
+    async def test_a_mistake_of_ours_holds_up_nobody_behind_it(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, other = await self.claimed(shop)
+        attempts = cast(PostgresQueue, shop.distribu.ports.queue)._attempts
+        monkeypatch.setattr(finishing, "FINISH_BATCH", 1)
+        monkeypatch.setattr(attempts, "_pool", Unwell(attempts._pool, [ZeroDivisionError()]))
+        async with asyncio.timeout(20):
+            came = await asyncio.gather(
+                *(finish(shop, it, DeliveryStatus.DELIVERED) for it in (one, other)), return_exceptions=True
+            )
+        assert [type(it) for it in came] == [ZeroDivisionError, type(None)]
+
+    async def claimed(self, shop: Harness) -> tuple[Parcel, Parcel]:
+        await shop.webhook()
+        await shop.product()
+        await shop.product()
+        await relay(shop)
+        one, other = await claim(shop)
+        return one, other
+
+
+class Unwell:
+    """A pool that fails as often as there is something to raise."""
+
+    def __init__(self, pool: Any, broken: list[Exception]) -> None:
+        self.pool, self.broken = pool, broken
+
+    def connection(self) -> Any:
+        if self.broken:
+            raise self.broken.pop(0)
+        return self.pool.connection()
 
 
 class TestPostgresSeals(SealsContract): ...

@@ -12,6 +12,7 @@ from distribu.application.kernel import Distribu, Ports
 from distribu.application.ports import Mail, MailNotSent, MailParcel, MailStatus, Parcel, Reply
 from distribu.application.webhooks import DisableWebhook
 from distribu.domain.access import Actor
+from distribu.domain.errors import Bug
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import (
     FAILING_MAX,
@@ -26,6 +27,7 @@ from distribu.domain.webhooks import (
 
 GONE: Final = 410
 _UNWANTED: Final = "not sent: the webhook is not subscribed to this event any more"
+_UNREADABLE: Final = "not sent: no key of the vault opens the webhook's secret; rotate it"
 _RETRY_AFTER_ON: Final = frozenset({408, 425, 429, 503})
 
 
@@ -70,14 +72,15 @@ async def deliver(distribu: Distribu, parcel: Parcel) -> DeliveryStatus:
         data=msgspec.Raw(parcel.payload.encode()),
     )
     body = views.encode(envelope)
-    signing = [ports.vault.open(parcel.secret)]
-    if parcel.old_secret and parcel.grace_expires_at and now < parcel.grace_expires_at:
-        signing.append(ports.vault.open(parcel.old_secret))
-    reply = await ports.hooks.post(
-        parcel.url,
-        headers=headers(parcel.event_id, parcel.event, body, signing, int(now.timestamp())),
-        body=body,
-    )
+    try:
+        signing = [ports.vault.open(parcel.secret)]
+        if parcel.old_secret and parcel.grace_expires_at and now < parcel.grace_expires_at:
+            signing.append(ports.vault.open(parcel.old_secret))
+    except Bug:
+        reply = Reply(None, {}, "", _UNREADABLE)
+    else:
+        signed = headers(parcel.event_id, parcel.event, body, signing, int(now.timestamp()))
+        reply = await ports.hooks.post(parcel.url, headers=signed, body=body)
     attempt = _attempt(parcel, now, reply)
     gone = reply.status == GONE
     status, wait_s = DeliveryStatus.DELIVERED, None

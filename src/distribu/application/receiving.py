@@ -27,7 +27,7 @@ STANDARD: Final = "webhook-signature"
 _SECRET: Final = re.compile(r"whsec_[A-Za-z0-9+/]{22,128}={0,2}")
 _SIGNATURES_MAX: Final = 16
 _SECONDS: Final = re.compile(r"[0-9]{1,11}")
-_NEITHER: Final = "no signature in it is made with this secret over this body: either is another one"
+_NEITHER: Final = "this secret or this body is another one than it was signed with"
 _json: Final = msgspec.json.Decoder(float_hook=decimal_of)
 
 

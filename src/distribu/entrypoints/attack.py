@@ -280,6 +280,9 @@ class _Attack:
         return None
 
     def _tell(self, case: Case, status: int | None, right: bool | None) -> None:
+        mend = case.mend if right is False else "There was no time left to try it."
+        if right is False and case.genuine and status is None:
+            mend = "There was no answer: is it running, at this URL, and does it answer within ten seconds?"
         self._findings.append(
             Finding(
                 name=case.name,
@@ -287,7 +290,7 @@ class _Attack:
                 status=status,
                 right=right,
                 why=case.why,
-                mend="" if right else case.mend if right is False else "There was no time left to try it.",
+                mend="" if right else mend,
             )
         )
 

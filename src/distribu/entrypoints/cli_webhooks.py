@@ -5,11 +5,13 @@ from typing import Final
 
 import rich_click as click
 
+from distribu.application import views
 from distribu.application.vault import Resealed, ResealSecrets
 from distribu.application.webhooks import (
     EditWebhook,
     ListDeliveries,
     ListWebhooks,
+    ReadDelivery,
     RegisterWebhook,
     ReplayDeliveries,
     ReplayDelivery,
@@ -20,8 +22,10 @@ from distribu.domain.values import DeliveryId, WebhookId
 from distribu.domain.webhooks import DeliveryStatus, WireEvent
 from distribu.entrypoints import operating, showing
 
+_USUAL: Final = tuple(one for one in WireEvent if not one.startswith("audit."))
+
 _ON_ITS_WAY: Final = (
-    "It is sent once `distribu serve` or `worker` runs. What came of it: "
+    "It is sent at once where `distribu serve` or `worker` runs, else when one does. What came of it: "
     "distribu webhook deliveries {} --company {}"
 )
 
@@ -39,7 +43,7 @@ def webhook() -> None:
     "events",
     multiple=True,
     type=click.Choice([str(one) for one in WireEvent]),
-    help="What to tell of; give it as often as needed. By default everything.",
+    help="What to tell of; give it as often as needed. By default everything but what is of the audit log.",
 )
 @operating.command
 def webhook_add(url: str, company: str, events: tuple[str, ...], data_dir: str | None) -> None:
@@ -47,7 +51,7 @@ def webhook_add(url: str, company: str, events: tuple[str, ...], data_dir: str |
 
     Example: distribu webhook add https://erp.example/hook --company acme --event order.created
     """
-    wanted = tuple(WireEvent(one) for one in events) or tuple(WireEvent)
+    wanted = tuple(WireEvent(one) for one in events) or _USUAL
     showing.result(operating.execute(data_dir, company, RegisterWebhook(url=url, events=wanted)))
 
 
@@ -155,13 +159,28 @@ def webhook_replay(
 @operating.cursor_option
 @operating.command
 def webhook_deliveries(id: str, company: str, limit: int, cursor: str | None, data_dir: str | None) -> None:
-    """What went out to a webhook, newest first; `do ReadDelivery` shows every attempt of one.
+    """What went out to a webhook, newest first; `webhook attempts` shows what was tried of one.
 
     Example: distribu webhook deliveries 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
     """
     wanted = ListDeliveries(webhook_id=WebhookId(id), limit=limit, cursor=cursor)
     page = operating.execute(data_dir, company, wanted)
     showing.result(page, "createdAt", "event", "position", "status", "nextAttemptAt", "id")
+
+
+@webhook.command("attempts")
+@click.argument("delivery")
+@operating.company_option
+@operating.command
+def webhook_attempts(delivery: str, company: str, data_dir: str | None) -> None:
+    """Every attempt of a delivery, and what the receiver said.
+
+    Example: distribu webhook attempts 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
+    """
+    found = operating.execute(data_dir, company, ReadDelivery(delivery_id=DeliveryId(delivery)))
+    attempts = views.plain(views.of(found))["attempts"]
+    columns = ("number", "at", "status", "durationMs", "error", "body")
+    showing.view({"data": attempts}, *columns, none="No attempt was made yet.")
 
 
 @click.group()

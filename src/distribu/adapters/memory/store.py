@@ -508,6 +508,7 @@ class MemoryStore:
             one.delivery.position
             for one in sent.values()
             if one.delivery.status is DeliveryStatus.PENDING and webhooks[one.delivery.webhook_id].is_active
+            if self._is_open(company_id)
         }
         gone = 0
         while feed.events and feed.events[0][1] <= before and feed.purged + 1 not in tried:

@@ -93,6 +93,7 @@ class _Finish:
     webhook: WebhookId
     succeeded: bool
     stored: "asyncio.Future[datetime | None]"
+    until: float
 
     def settle(self, since: datetime | None) -> None:
         if not self.stored.done():  # unless nobody waits for it any more
@@ -128,9 +129,9 @@ class AttemptStore:
             status=status,
             next=next_attempt_at,
         )
-        mine = _Finish(
-            given, parcel.webhook_id, attempt.succeeded, asyncio.get_running_loop().create_future()
-        )
+        loop = asyncio.get_running_loop()
+        until = loop.time() + AWAY_S
+        mine = _Finish(given, parcel.webhook_id, attempt.succeeded, loop.create_future(), until)
         self._finished.append(mine)
         # While some are stored, others finish: one commit for many.
         if self._storing is None:
@@ -143,10 +144,9 @@ class AttemptStore:
                 del self._finished[:FINISH_BATCH]
                 try:
                     await self._store(batch)
-                except BaseException as stopped:
+                except Exception as mistake:  # of ours: those behind it are stored all the same
                     for one in batch:
-                        one.fail(stopped)
-                    raise
+                        one.fail(mistake)
         finally:
             self._storing = None
 
@@ -155,14 +155,13 @@ class AttemptStore:
         cannot be, each in its own.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + AWAY_S
         while True:
             try:
                 return await self._store_all(batch)
             except (errors.IntegrityError, errors.DataError, errors.DeadlockDetected):
                 return await self._store_each(batch)
             except errors.Error as error:
-                if loop.time() >= until:
+                if loop.time() >= batch[0].until:
                     for one in batch:
                         one.fail(_busy(error))
                     return None

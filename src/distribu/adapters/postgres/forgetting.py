@@ -32,10 +32,11 @@ DELETE FROM distribu.mails WHERE (company_id, id) IN (
 )
 """
 
+# In no order: those whose events are still being tried must not keep others from their turn.
 _OLD: Final = """
 SELECT heads.company_id FROM distribu.feed_heads AS heads CROSS JOIN LATERAL (
     SELECT placed_at FROM distribu.feed WHERE feed.company_id = heads.company_id ORDER BY position LIMIT 1
-) AS first WHERE first.placed_at <= %(before)s ORDER BY first.placed_at LIMIT %(companies)s
+) AS first WHERE first.placed_at <= %(before)s ORDER BY random() LIMIT %(companies)s
 """
 
 # Up to the first event that is not old, or has a delivery which is still being tried.
@@ -45,6 +46,8 @@ SELECT max(position) FROM (
         SELECT FROM distribu.deliveries
         JOIN distribu.webhooks ON webhooks.company_id = deliveries.company_id
             AND webhooks.id = deliveries.webhook_id AND webhooks.is_active
+        JOIN distribu.company_cards ON company_cards.company_id = deliveries.company_id
+            AND company_cards.standing = 'OPEN'
         WHERE deliveries.company_id = first.company_id AND deliveries.position = first.position
             AND deliveries.status = 'PENDING'
     )) OVER (ORDER BY position) AS old

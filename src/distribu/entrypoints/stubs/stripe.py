@@ -369,9 +369,7 @@ class StripeStub:
             policy = headers.get("content-security-policy", "")
             to_both = policy.replace("form-action 'self'", f"form-action 'self' {origin}")
             headers["content-security-policy"] = to_both
-        return Response(
-            text.encode(), status_code=status, headers=headers, media_type="text/html; charset=utf-8"
-        )
+        return Response(text.encode(), status_code=status, headers=headers, media_type="text/html")
 
     def _refused(self, http: Http, no: No) -> Response[bytes]:
         path = http.scope["path"].removeprefix(PATH)
