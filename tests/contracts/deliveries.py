@@ -11,7 +11,7 @@ from distribu import Distribu, Forbidden, Harness, NotFound, Role
 from distribu.adapters.memory.twins import GlassVault, silence
 from distribu.application import views
 from distribu.application.finders import FEED_SCAN, Feed, Happened, feed_after
-from distribu.application.ports import DELIVERIES_KEPT, REPLAY_BATCH
+from distribu.application.ports import DELIVERIES_KEPT, REPLAY_BATCH, Reply
 from distribu.application.webhooks import (
     DisableWebhook,
     EditWebhook,
@@ -329,6 +329,17 @@ class DeliveryUseCases:
         kept = await only_delivery(shop, webhook)
         assert kept.status is DeliveryStatus.DEAD
         assert "not subscribed" in kept.attempts[-1].error
+
+    @pytest.mark.parametrize("odd", ["Mon, 99999999999999999999 Jan 2026 00:00:00 GMT", "soon", "-7", ""])
+    async def test_an_odd_retry_after_is_as_none(self, shop: Harness, odd: str) -> None:
+        webhook, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        shop.receivers.answer = lambda *_: Reply(503, {"Retry-After": odd}, "", "")
+        await shop.product()
+        await shop.work()
+        kept = await only_delivery(shop, webhook)
+        assert (kept.status, len(kept.attempts)) == (DeliveryStatus.PENDING, 1)
+        assert kept.next_attempt_at is not None
+        assert kept.next_attempt_at - shop.clock.now() <= timedelta(seconds=6)
 
     async def test_what_cannot_be_signed_is_a_failure_that_says_so(self, shop: Harness) -> None:
         """The key that its secret was sealed under was taken out of the ring."""

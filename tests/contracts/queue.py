@@ -194,6 +194,29 @@ class QueueContract:
         assert positions(parcels) == list(range(1, 13))
         assert len({parcel.delivery_id for parcel in parcels}) == 12
 
+    async def test_no_company_keeps_another_from_its_turn(self, shop: Harness) -> None:
+        """Neither by much that waits nor by orders to send again."""
+        stranger = await shop.stranger()
+        webhook, _ = await shop.webhook()
+        for _ in range(30):
+            await shop.product()
+        while await relay(shop):
+            pass
+        since = shop.clock.now() - timedelta(hours=1)
+        for _ in range(3):
+            again = ReplayDeliveries(webhook_id=webhook.id, since=since, status=DeliveryStatus.PENDING)
+            await shop.execute(again)
+        for _ in range(30):
+            await shop.product()
+        await stranger.webhook()
+        await stranger.product()
+        turns = 0
+        while not (sent := await claim(stranger)):
+            turns += 1
+            assert turns <= 2
+            await relay(shop, 5)
+        assert positions(sent) == [1]
+
     async def test_the_events_of_an_entity_come_in_the_order_of_its_changes(self, shop: Harness) -> None:
         await shop.webhook()
         products = [await shop.product(f"P{n}") for n in range(3)]
@@ -695,6 +718,21 @@ class QueueContract:
         await shop.distribu.run(shop.actor, SetStanding(suspend=True, reason="unpaid"))
         shop.clock.advance(seconds=DELIVERIES_KEPT.total_seconds())
         assert await self.purged(shop) == []
+
+    async def test_what_waits_for_a_removed_webhook_is_given_up(self, shop: Harness) -> None:
+        webhook, _ = await shop.webhook()
+        await shop.webhook()
+        await shop.product()
+        await relay(shop)
+        waiting = await claim(shop, claim_s=1)
+        shop.clock.advance(seconds=2)
+        await shop.execute(RemoveWebhook(webhook_id=webhook.id))
+        while await shop.distribu.ports.queue.purge(now=shop.clock.now()):
+            pass
+        became = {parcel.webhook_id: (await delivery(shop, parcel)).status for parcel in waiting}
+        assert len(became) == 2
+        assert became.pop(webhook.id) is DeliveryStatus.DEAD
+        assert [*became] == [parcel.webhook_id for parcel in await claim(shop)]
 
     async def purged(self, shop: Harness) -> list[int]:
         """What is left in the feed once there is nothing more to purge."""

@@ -24,7 +24,7 @@ _READ_MAX = 16_384
 
 LOOKUP_TIMEOUT_S: Final = 4.0
 """Seconds DNS may take of an attempt's ten."""
-LOOKUPS_MAX: Final = 256
+LOOKUPS_MAX: Final = 1024
 """Names looked up at once. One that gets no answer counts until the system gives it up, 10 s and more."""
 
 
@@ -67,24 +67,25 @@ class CheckedResolver(AbstractResolver):
         return [_resolved(host, address, port) for address, why in refusals.items() if not why]
 
     async def _found(self, name: str) -> Sequence[str]:
-        running = self._running.get(name)
-        if running is None:
-            if len(self._running) >= LOOKUPS_MAX:
-                raise NotThere("too many names are being looked up")
-            running = self._running[name] = asyncio.get_running_loop().create_future()
-            running.add_done_callback(lambda _: self._running.pop(name))
-            try:
-                Thread(target=self._ask, args=(name, running), name="look-up", daemon=True).start()
-            except RuntimeError as full:
-                running.set_result(OSError(str(full)))
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                found = await asyncio.shield(running)
+                while name not in self._running and len(self._running) >= LOOKUPS_MAX:
+                    await asyncio.wait([*self._running.values()], return_when=asyncio.FIRST_COMPLETED)
+                found = await asyncio.shield(self._running.get(name) or self._begun(name))
         except TimeoutError:
             raise NotThere(f"DNS did not answer for {name} within {LOOKUP_TIMEOUT_S:g} s") from None
         if isinstance(found, OSError):
             raise NotThere(f"DNS knows no address of {name}: {found.strerror or found}")
         return found
+
+    def _begun(self, name: str) -> "asyncio.Future[Sequence[str] | OSError]":
+        running = self._running[name] = asyncio.get_running_loop().create_future()
+        running.add_done_callback(lambda _: self._running.pop(name))
+        try:
+            Thread(target=self._ask, args=(name, running), name="look-up", daemon=True).start()
+        except RuntimeError as full:
+            running.set_result(OSError(str(full)))
+        return running
 
     def _ask(self, name: str, running: asyncio.Future[Sequence[str] | OSError]) -> None:
         found: Sequence[str] | OSError

@@ -165,6 +165,6 @@ def _retry_after(reply: Reply, ports: Ports) -> int | None:
         return min(int(text[:9]), RETRY_AFTER_MAX_S)
     try:
         wait = parsedate_to_datetime(text) - ports.clock.now()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0, min(int(wait.total_seconds()), RETRY_AFTER_MAX_S))

@@ -281,20 +281,22 @@ class MemoryStore:
     # Queue
 
     async def relay(self, *, limit: int, now: datetime) -> int:
-        moved = 0
+        moved = replayed = 0
+        share = -(-limit // max(1, sum(bool(shelf.outbox) for shelf in self.shelves.values())))
         for company_id, shelf in self.shelves.items():
+            most = min(limit, moved + share)
             orders = [one for one in shelf.outbox if one[0].name == REPLAY]
             waiting = [one for one in shelf.outbox if one[0].name != REPLAY]
-            while waiting and moved < limit:
+            while waiting and moved < most:
                 self._place(company_id, *waiting.pop(0), now)
                 moved += 1
             if orders:
                 due = self._replay(company_id, *orders[0], now)
-                moved += due
+                replayed += due
                 if due < REPLAY_BATCH:
                     del orders[0]
             shelf.outbox = [*orders, *waiting]
-        return moved
+        return moved + replayed
 
     def _place(self, company_id: CompanyId, message: Message, at: datetime, now: datetime) -> None:
         feed = self.feeds[company_id]
@@ -499,6 +501,13 @@ class MemoryStore:
             ]
             gone += len(shelf.mails) - len(kept)
             shelf.mails = kept
+        for company_id, sent in self.sent.items():
+            webhooks = self.shelves[company_id].entities[Webhook]
+            for one in sent.values():
+                waits = one.delivery.status is DeliveryStatus.PENDING
+                if waits and webhooks[one.delivery.webhook_id].removed_at is not None:
+                    one.delivery = replace(one.delivery, status=DeliveryStatus.DEAD, next_attempt_at=None)
+                    gone += 1
         return gone + sum(self._purge(company_id, now - self.kept) for company_id in [*self.feeds])
 
     def _purge(self, company_id: CompanyId, before: datetime) -> int:

@@ -32,6 +32,17 @@ DELETE FROM distribu.mails WHERE (company_id, id) IN (
 )
 """
 
+# Nobody can switch a removed webhook on, and every claim would leap over what waits for it.
+_GIVE_UP: Final = """
+UPDATE distribu.deliveries SET status = 'DEAD', next_attempt_at = NULL, claimed_until = NULL
+WHERE (company_id, id) IN (
+    SELECT deliveries.company_id, deliveries.id FROM distribu.webhooks
+    JOIN distribu.deliveries ON deliveries.company_id = webhooks.company_id
+        AND deliveries.webhook_id = webhooks.id AND deliveries.status = 'PENDING'
+    WHERE webhooks.removed_at IS NOT NULL LIMIT %(limit)s
+)
+"""
+
 # In no order: those whose events are still being tried must not keep others from their turn.
 _OLD: Final = """
 SELECT heads.company_id FROM distribu.feed_heads AS heads CROSS JOIN LATERAL (
@@ -81,6 +92,7 @@ async def forget(pool: AsyncConnectionPool[AsyncConnection[Any]], *, now: dateti
         given = {"answers": now - ANSWERS_KEPT, "mails": now - MAILS_KEPT, "limit": PURGE_BATCH}
         gone = (await connection.execute(_PURGE_ANSWERS, given)).rowcount
         gone += (await connection.execute(_PURGE_MAILS, given)).rowcount
+        gone += (await connection.execute(_GIVE_UP, given)).rowcount
         old = {"before": now - kept, "companies": PURGE_COMPANIES}
         companies = await (await connection.execute(_OLD, old)).fetchall()
     for (company,) in companies:

@@ -39,9 +39,13 @@ NOTE_WAIT_S: Final = 0.5
 ERROR_KEPT: Final = 500
 """Characters of why a mail was not taken."""
 
+# In no order: whoever has much waiting, or has it waiting for long, keeps nobody from their turn.
 _CLAIM_COMPANIES: Final = """
-SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY min(seq) LIMIT %(companies)s
+SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY random() LIMIT %(companies)s
 """
+
+SHARE: Final = 200
+"""Events of one company that a turn of the relay moves at most: each may go to 50 webhooks."""
 
 _MOVE: Final = """
 WITH taken AS (
@@ -295,12 +299,14 @@ class PostgresQueue:
     async def relay(self, *, limit: int, now: datetime) -> int:
         async with self.pool.connection() as connection:
             waiting = await (await connection.execute(_CLAIM_COMPANIES, {"companies": 100})).fetchall()
-        moved = 0
+        moved = replayed = 0
+        share = min(SHARE, -(-limit // max(1, len(waiting))))
         for (company,) in waiting:
             if moved >= limit:
                 break
             try:
-                moved += await self._relay_company(company, limit - moved, now)
+                events, again = await self._relay_company(company, min(share, limit - moved), now)
+                moved, replayed = moved + events, replayed + again
             except (
                 PoolTimeout,
                 TooManyRequests,
@@ -308,9 +314,9 @@ class PostgresQueue:
                 raise
             except errors.Error:
                 log.exception("the events of company %s wait for the next turn", company)
-        return moved
+        return moved + replayed
 
-    async def _relay_company(self, company: object, limit: int, now: datetime) -> int:
+    async def _relay_company(self, company: object, limit: int, now: datetime) -> tuple[int, int]:
         async with self.pool.connection() as connection, connection.transaction():
             head = await (await connection.execute(FEED_HEAD, {"company": company})).fetchone()
             given = {"company": company, "limit": limit, "head": head[0] if head else 0, "now": now}
@@ -330,7 +336,7 @@ class PostgresQueue:
             if made:
                 given = {"company": company, "now": now, "new": msgspec.json.encode(made).decode()}
                 await connection.execute(_DELIVER, given)
-            return len({row[0] for row in placed}) + await self._replay(connection, company, now)
+            return len({row[0] for row in placed}), await self._replay(connection, company, now)
 
     async def _replay(self, connection: AsyncConnection[Any], company: object, now: datetime) -> int:
         """Carry out a part of the oldest order to send deliveries again."""
