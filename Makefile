@@ -27,7 +27,7 @@ run: $(READY)  ## Serve a demo company at http://127.0.0.1:8000, on a database o
 	@DISTRIBU_DATA_DIR=$${DISTRIBU_DATA_DIR:-$(CURDIR)/.distribu} $(BIN)/distribu serve --demo
 
 test: $(READY)  ## Run every test; PostgreSQL comes along.
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 
 check: $(READY)  ## Lint, format, types, import contracts, and secrets by mistake.
 	@$(BIN)/ruff check -q src tests
