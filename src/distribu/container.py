@@ -155,6 +155,7 @@ class Container(containers.DeclarativeContainer):
         notary=notary,
         payments=payments,
         fingerprint_key=fingerprint_key,
+        links_begin=settings.provided.links_begin,
     )
     distribu = providers.Singleton(Distribu, ports)
 

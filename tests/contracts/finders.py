@@ -16,6 +16,7 @@ from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduc
 from distribu.application.customers import NewAddress, RemovePriceOverride, SetPriceOverride
 from distribu.application.finders import Feed
 from distribu.application.inquiries import SendInquiry
+from distribu.application.notices import TakeNotice, Told
 from distribu.application.ordering import MoveOrder, RecordPayment
 from distribu.application.platform import PutPlan
 from distribu.application.ports import Finders, Member, Page, Read, Scope
@@ -28,6 +29,7 @@ from distribu.domain.catalog import MovementReason, Product
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity
 from distribu.domain.inquiries import InquiryKind
+from distribu.domain.notices import notice_id
 from distribu.domain.ordering import Order, OrderStatus, PaymentMethod
 from distribu.domain.team import Invitation, Membership
 from distribu.domain.values import CustomerId, OrderId, ProductId, exact_rate
@@ -114,6 +116,18 @@ async def filled(shop: Shop) -> Filled:
     invite = InviteMember(email=f"invited-{product.id}@example.test", role=Role.MEMBER)
     invitation = await shop.execute(invite, await acting(shop, member))
     contacts = [await buyer(shop, one, ContactRole.BUYER) for one in people]
+    invoice = Told(
+        ref=product.id,
+        type="invoice.paid",
+        happened_at=shop.distribu.ports.clock.now(),
+        customer_ref=None,
+        subscription_ref=None,
+        invoice_ref=f"in {product.id}",
+        invoice_number="1",
+        amount=amount("79.99"),
+        currency="USD",
+    )
+    await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=None, turn=0))
     async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
         sent = await tx.webhooks.deliveries(webhook.id, limit=1)
         keys = await tx.api_keys.page(limit=1)
@@ -140,6 +154,9 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "companies.current": lambda tx, it: tx.companies.current(),
     "subscriptions.current": lambda tx, it: tx.subscriptions.current(at=it.order.created_at),
     "subscriptions.used": lambda tx, it: tx.subscriptions.used(at=it.order.created_at),
+    "notices.get": lambda tx, it: tx.notices.get(notice_id(it.product.id)),
+    "notices.turn": lambda tx, it: tx.notices.turn(),
+    "notices.paid": lambda tx, it: tx.notices.paid(f"in {it.product.id}"),
     "products.get": lambda tx, it: tx.products.get(it.product.id),
     "products.many": lambda tx, it: tx.products.many([it.product.id], archived=True),
     "products.page": lambda tx, it: tx.products.page(limit=100, search="oat"),
@@ -208,6 +225,8 @@ REALMS_OWN: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "platform.companies": lambda tx, it: tx.platform.companies(limit=100),
     "platform.card": lambda tx, it: tx.platform.card(it.shop.company.id),
     "platform.usage": lambda tx, it: tx.platform.usage(it.shop.company.id, since=it.order.placed_at),
+    "platform.notices": lambda tx, it: tx.platform.notices(failed=False, limit=100),
+    "platform.payer": lambda tx, it: tx.platform.payer(notice_id(it.product.id), None),
     "platform.failed": lambda tx, it: tx.platform.failed(limit=100),
 }
 """What is asked for the platform itself: in a company's transaction there is none of it."""

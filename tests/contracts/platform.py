@@ -13,6 +13,7 @@ from distribu.application.customers import ListCustomers
 from distribu.application.factors import ClearSecondFactor
 from distribu.application.inquiries import ListInquiries
 from distribu.application.kernel import Request
+from distribu.application.notices import ListNotices, ReplayNotice
 from distribu.application.platform import (
     AddMember,
     CreateUser,
@@ -93,6 +94,8 @@ ASKED: Final[dict[type[Request[Any]], tuple[Asked, str]]] = {
     ListCompanies: (lambda *_: ListCompanies(), "platform.used"),
     ReadUsage: (lambda shop, _: ReadUsage(company_id=shop.company.id), "platform.used"),
     ListFailedJobs: (lambda *_: ListFailedJobs(), "platform.used"),
+    ListNotices: (lambda *_: ListNotices(), "platform.used"),
+    ReplayNotice: (lambda *_: ReplayNotice(ref="evt_none"), "platform.used"),
     ListUsers: (lambda *_: ListUsers(), "platform.used"),
     ListSuperAdmins: (lambda *_: ListSuperAdmins(), "platform.used"),
     ListInquiries: (lambda *_: ListInquiries(), "platform.used"),

@@ -17,6 +17,7 @@ from distribu.application import (
     customers,
     factors,
     inquiries,
+    notices,
     ordering,
     platform,
     sealing,
@@ -27,7 +28,7 @@ from distribu.application import (
 )
 from distribu.application.kernel import Request
 from distribu.domain.access import SCOPES
-from distribu.domain.billing import Plan
+from distribu.domain.billing import Interval, Plan
 from distribu.domain.inquiries import InquiryKind
 from distribu.domain.ordering import OrderStatus, PaymentMethod
 from distribu.domain.values import (
@@ -84,6 +85,7 @@ READING: Final[tuple[Request[Any], ...]] = (
     platform.ListCompanies(),
     platform.ReadUsage(company_id=_COMPANY),
     platform.ListFailedJobs(),
+    notices.ListNotices(),
     platform.ListUsers(),
     platform.ListSuperAdmins(),
     inquiries.ListInquiries(),
@@ -117,6 +119,9 @@ CHANGING: Final[tuple[Request[Any], ...]] = (
     sealing.ExportAudit(),
     sealing.ErasePerson(label=_EMAIL),
     team.CreateCompany(name="Mine"),
+    billing.StartCheckout(plan=Plan.GROWTH, interval=Interval.MONTH),
+    billing.OpenPortal(),
+    notices.ReplayNotice(ref="evt_1"),
     team.EditCompany(name="Mine"),
     team.OpenCompany(company_name="Mine"),
     team.DeleteCompany(name="Mine", password=_PASSWORD),

@@ -16,6 +16,7 @@ from tests.contracts.deliveries import DeliveryUseCases as TestDeliveries
 from tests.contracts.factors import FactorUseCases as TestFactors
 from tests.contracts.mailing import MailUseCases as TestMail
 from tests.contracts.members import MemberUseCases as TestMembers
+from tests.contracts.notices import NoticeUseCases as TestNotices
 from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
@@ -40,6 +41,7 @@ __all__ = [
     "TestFactors",
     "TestMail",
     "TestMembers",
+    "TestNotices",
     "TestOperators",
     "TestOrdering",
     "TestPlatform",

@@ -300,7 +300,7 @@ def test_a_store_cannot_be_changed_in_another_way() -> None:
     reading = {
         "begin", "ready", "loaded", "write", "together", "companies", "products", "customers", "overrides",
         "orders", "api_keys", "webhooks", "events", "records", "logins", "users", "sessions", "members",
-        "invitations", "contacts", "factors", "inquiries", "platform", "seals", "subscriptions",
+        "invitations", "contacts", "factors", "inquiries", "platform", "seals", "subscriptions", "notices",
     }  # fmt: skip
     methods = {
         name for port in (ports.Store, ports.Tx, finders.Finders) for name in vars(port) if name[0] != "_"

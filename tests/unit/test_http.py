@@ -813,7 +813,7 @@ class TestInput(Door):
         }
         hook = {"url": "https://erp.example/", "events": ["order.gone"]}
         (said,) = (await told("POST", "/webhooks", hook)).values()
-        assert said.endswith(", product.low_stock, audit.sealed, audit.recorded")
+        assert said.endswith(", product.low_stock, invoice.paid, audit.sealed, audit.recorded")
 
     async def test_a_path_is_not_overruled_by_its_body(
         self, shop: Shop, world: World, api: httpx.AsyncClient

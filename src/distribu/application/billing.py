@@ -1,14 +1,18 @@
 """Use cases of what a company pays for, and the check of what that allows."""
 
-from typing import Annotated
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 from distribu.application import fields, letters, plans
-from distribu.application.kernel import Command, Query, Reads, Work
-from distribu.application.ports import Letter
+from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.payments import SOLD
+from distribu.application.ports import Letter, Payments, PaymentsAway, PaymentsRefused
 from distribu.domain.access import Permission, Role
 from distribu.domain.billing import (
+    CHANGE_AT,
     PLANS,
     Counted,
     Interval,
@@ -17,7 +21,11 @@ from distribu.domain.billing import (
     SubscriptionStatus,
     Used,
 )
-from distribu.domain.errors import Bug
+from distribu.domain.errors import Bug, Busy, Forbidden, Refused
+from distribu.domain.values import CompanyId
+
+AWAY_S: Final = 30
+"""When to try again while Stripe is away, in seconds, if it does not say."""
 
 _Plan = Annotated[Plan, Meta(examples=["GROWTH"])]
 _Ref = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -81,6 +89,95 @@ def _more_than(plan: Plan, used: Used) -> list[Counted]:
     ]
 
 
+# --- buying ------------------------------------------------------------------------------------
+
+
+class FindBuyer(Query[tuple[Subscription, str | None]], frozen=True, kw_only=True):
+    """The company's subscription and its OWNER's address, for a process."""
+
+    needs = None
+    internal = True
+
+    async def run(self, reads: Reads) -> tuple[Subscription, str | None]:
+        current, leaders = await reads.together(
+            reads.subscriptions.current(at=reads.now), reads.members.leaders(limit=1)
+        )
+        owners = [one.email for one in leaders if one.membership.role is Role.OWNER]
+        return current, owners[0] if owners else None
+
+
+class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
+    """A page where a plan is bought; whoever has one is sent to where it is changed.
+
+    Raises `Refused` (nothing_sold, payments_refused) and `Busy` (payments_away).
+    """
+
+    needs = Permission.BILLING_MANAGE
+
+    plan: Annotated[Plan, Meta(examples=["GROWTH"])]
+    interval: Annotated[Interval, Meta(examples=["MONTH"])]
+
+    async def run(self, outside: Outside) -> plans.PageView:
+        payments, company_id = _selling(outside)
+        if (self.plan, self.interval) not in SOLD:
+            raise Refused("nothing_sold", "This plan cannot be bought.")
+        current, owner = await outside.inside(company_id, FindBuyer())
+        if current.live and current.customer_ref is not None:
+            return await _asked(payments.portal(customer_ref=current.customer_ref, back=_back(outside)))
+        # The same page for who asks twice; another one once it was bought, or an hour later.
+        hour = f"{outside.clock.now():%Y%m%d%H}"
+        once = outside.mark("checkout", company_id, self.plan, self.interval, str(current.version), hour)
+        return await _asked(
+            payments.checkout(
+                company_id=company_id,
+                plan=self.plan,
+                interval=self.interval,
+                email=owner or outside.actor.label,
+                customer_ref=current.customer_ref,
+                back=_back(outside),
+                once=once,
+            )
+        )
+
+
+class OpenPortal(Process[plans.PageView], frozen=True, kw_only=True):
+    """A page with invoices and the card, where the plan is changed or ended.
+
+    Raises `Refused` (nothing_sold, nothing_bought, payments_refused) and `Busy` (payments_away).
+    """
+
+    needs = Permission.BILLING_MANAGE
+
+    async def run(self, outside: Outside) -> plans.PageView:
+        payments, company_id = _selling(outside)
+        current, _ = await outside.inside(company_id, FindBuyer())
+        if current.customer_ref is None:
+            raise Refused("nothing_bought")
+        return await _asked(payments.portal(customer_ref=current.customer_ref, back=_back(outside)))
+
+
+def _selling(outside: Outside) -> tuple[Payments, CompanyId]:
+    if outside.payments is None:
+        raise Refused("nothing_sold")
+    if outside.actor.company_id is None:
+        raise Forbidden("forbidden")
+    return outside.payments, outside.actor.company_id
+
+
+def _back(outside: Outside) -> str:
+    return outside.links_begin.rstrip("/") + CHANGE_AT
+
+
+async def _asked(page: Awaitable[str]) -> plans.PageView:
+    """The page. What went wrong there is said in our words."""
+    try:
+        return plans.PageView(url=await page)
+    except PaymentsAway as away:
+        raise Busy("payments_away", retry_after_s=away.retry_after_s or AWAY_S) from None
+    except PaymentsRefused:
+        raise Refused("payments_refused") from None
+
+
 # --- what Stripe says --------------------------------------------------------------------------
 
 
@@ -110,18 +207,25 @@ class ApplySubscription(Command[bool], frozen=True, kw_only=True):
         after = before.bought(**self.given(), at=work.now)
         if after is before:
             return False
-        work.save(after)
-        letter = await _about(work, before, after)
-        if letter is not None:
-            await _tell_owner(work, letter)
+        await keep(work, before, after)
         return True
+
+
+async def keep(work: Work, before: Subscription, after: Subscription) -> None:
+    """Have a subscription be as Stripe says, and mail the OWNER what changed."""
+    work.save(after)
+    letter = await _about(work, before, after)
+    if letter is not None:
+        await tell_owner(work, letter)
 
 
 async def _about(work: Work, before: Subscription, after: Subscription) -> Letter | None:
     """What the OWNER is mailed about a change, if anything."""
-    if after.status is before.status:
-        return None
     company = (await work.companies.current()).name
+    if after.status is before.status or (
+        after.status is SubscriptionStatus.ACTIVE and before.status is not SubscriptionStatus.PAST_DUE
+    ):
+        return _changed(company, before, after)
     if after.status is SubscriptionStatus.PAST_DUE:
         return letters.PaymentFailed(company=company)
     if after.status in (SubscriptionStatus.CANCELED, SubscriptionStatus.EXPIRED):
@@ -131,7 +235,24 @@ async def _about(work: Work, before: Subscription, after: Subscription) -> Lette
     return None
 
 
-async def _tell_owner(work: Work, letter: Letter) -> None:
+def _changed(company: str, before: Subscription, after: Subscription) -> Letter | None:
+    """What the OWNER is mailed about a subscription that begins, becomes another one, or is to end."""
+    if (after.subscription_ref, after.plan, after.interval) != (
+        before.subscription_ref,
+        before.plan,
+        before.interval,
+    ):
+        return letters.PlanTaken(company=company, plan=after.plan)
+    if after.cancels_at is not None and after.cancels_at != before.cancels_at:
+        return letters.SubscriptionEnds(company=company, at=_day(after.cancels_at))
+    return None
+
+
+def _day(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+async def tell_owner(work: Work, letter: Letter) -> None:
     """Mail the OWNER; a company that an operator founded may have none yet."""
     for leader in await work.members.leaders(limit=1):
         if leader.membership.role is Role.OWNER:
@@ -153,7 +274,7 @@ class EndTrial(Command[bool], frozen=True, kw_only=True):
         if after is before:
             return False
         work.save(after)
-        await _tell_owner(work, letters.TrialOver(company=(await work.companies.current()).name))
+        await tell_owner(work, letters.TrialOver(company=(await work.companies.current()).name))
         return True
 
 
@@ -166,10 +287,15 @@ class WarnOfTrialEnd(Command[bool], frozen=True, kw_only=True):
     async def run(self, work: Work) -> bool:
         before = await work.subscriptions.current(at=work.now, lock=True)
         after = before.warn(at=work.now)
-        if after is before or after.trial_ends_at is None:
+        if after is before:
             return False
         work.save(after)
-        ends = f"{after.trial_ends_at:%Y-%m-%d %H:%M} UTC"
-        company = (await work.companies.current()).name
-        await _tell_owner(work, letters.TrialEnds(company=company, at=ends))
+        await warn_owner(work, after)
         return True
+
+
+async def warn_owner(work: Work, it: Subscription) -> None:
+    """Mail the OWNER when the trial ends."""
+    if it.trial_ends_at is not None:
+        company = (await work.companies.current()).name
+        await tell_owner(work, letters.TrialEnds(company=company, at=_day(it.trial_ends_at)))

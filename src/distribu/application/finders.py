@@ -15,6 +15,7 @@ from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.errors import Refused
 from distribu.domain.factors import SecondFactor
 from distribu.domain.inquiries import Inquiry
+from distribu.domain.notices import Notice, NoticeStatus
 from distribu.domain.ordering import Order, OrderStatus, Payment
 from distribu.domain.sealing import Head, SealedRow
 from distribu.domain.team import Company, Invitation, Membership
@@ -67,6 +68,20 @@ class Subscriptions(Protocol):
 
     def used(self, *, at: datetime) -> Read[Used]:
         """How many there are of what a plan counts, and how many orders were made in the month of ``at``."""
+        ...
+
+
+class Notices(Protocol):
+    def get(self, id: str) -> Read[Notice | None]:
+        """One thing that Stripe told us, by our id of it; locked inside a command."""
+        ...
+
+    def turn(self) -> Read[int]:
+        """The number of the last that was applied to the company's subscription; 0 before the first."""
+        ...
+
+    def paid(self, invoice_ref: str) -> Read[bool]:
+        """Whether it was applied already that this invoice was paid."""
         ...
 
 
@@ -459,6 +474,18 @@ class FailedJob:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class KeptNotice:
+    """Something that Stripe told us, of whichever company; of nobody's the company is the realm."""
+
+    company_id: CompanyId
+    ref: str
+    type: str
+    status: NoticeStatus
+    error: str
+    created_at: datetime
+
+
 class Platform(Protocol):
     """What those who run the platform see; only a transaction of the realm does."""
 
@@ -478,6 +505,15 @@ class Platform(Protocol):
         """What was given up last, of all companies."""
         ...
 
+    def notices(self, *, failed: bool, limit: int) -> Read[Sequence[KeptNotice]]:
+        """What Stripe told us last, of all companies; with ``failed`` only what is still to be applied."""
+        ...
+
+    def payer(self, notice_id: str, customer_ref: str | None) -> Read[CompanyId | None]:
+        """The company that a notice is kept in (the realm only if it is nowhere else), or else the one that
+        is this customer of Stripe's."""
+        ...
+
 
 class Finders(Protocol):
     """Everything a request can read."""
@@ -486,6 +522,8 @@ class Finders(Protocol):
     def companies(self) -> Companies: ...
     @property
     def subscriptions(self) -> Subscriptions: ...
+    @property
+    def notices(self) -> Notices: ...
     @property
     def products(self) -> Products: ...
     @property

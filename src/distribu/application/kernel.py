@@ -117,6 +117,7 @@ class Reads:
         self.now = now
         self.companies = tx.companies
         self.subscriptions = tx.subscriptions
+        self.notices = tx.notices
         self.products = tx.products
         self.customers = tx.customers
         self.overrides = tx.overrides
@@ -258,6 +259,7 @@ class Outside:
         self.seals = ports.seals
         self.notary = ports.notary
         self.payments = ports.payments
+        self.links_begin = ports.links_begin
         self.queue = ports.queue
         self.home = home_of(actor)
         self._distribu = distribu
@@ -302,7 +304,7 @@ def home_of(actor: Actor) -> CompanyId:
 class Ports:
     """The adapters, by the names of what they do; ``local`` limits in this process alone.
 
-    Without ``payments`` nothing is sold here.
+    Without ``payments`` nothing is sold here. ``links_begin`` is the URL that our own pages are below.
     """
 
     store: Store
@@ -321,6 +323,7 @@ class Ports:
     notary: Notary
     payments: Payments | None
     fingerprint_key: bytes
+    links_begin: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,28 @@ class SubscriptionOver(Letter, frozen=True, kw_only=True):
     company: str
 
 
+class PlanTaken(Letter, frozen=True, kw_only=True):
+    """To the owner: a plan was bought, or another one taken."""
+
+    company: str
+    plan: str
+
+
+class SubscriptionEnds(Letter, frozen=True, kw_only=True):
+    """To the owner: the subscription is to end at a time."""
+
+    company: str
+    at: str
+
+
+class InvoicePaid(Letter, frozen=True, kw_only=True):
+    """To the owner: an invoice for the plan was paid."""
+
+    company: str
+    number: str
+    total: str
+
+
 LINES_SHOWN: Final = 50
 """Lines of an order in its mail; of more it says how many."""
 

@@ -1,12 +1,13 @@
 """What a company's plan looks like from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from distribu.application.shapes import Price, Time, View, maybe
+from distribu.application.finders import KeptNotice
+from distribu.application.shapes import Id, Price, Time, View, maybe, time
 from distribu.domain.billing import (
     PLANS,
     PRICES,
@@ -19,6 +20,8 @@ from distribu.domain.billing import (
     Used,
     wire_name,
 )
+from distribu.domain.errors import Bug
+from distribu.domain.notices import Notice, NoticeStatus
 
 _None = Meta(examples=[None])
 
@@ -51,6 +54,55 @@ class PlanPreviewView(View, frozen=True, kw_only=True):
     year_usd: Annotated[Price | None, Meta(examples=[759.99])]
     uses: UsesView
     over: Annotated[list[str], Meta(examples=[["products"]])]
+
+
+class InvoiceView(View, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(examples=["in_1PgafyLkdIwHu7ixN9Q3Zb5s"], description="Stripe's.")]
+    number: Annotated[str, Meta(examples=["8A0BF2C1-0004"])]
+    amount: Price
+    currency: Annotated[str, Meta(examples=["USD"])]
+    paid_at: Time
+
+
+class PageView(View, frozen=True, kw_only=True):
+    url: Annotated[str, Meta(examples=["https://checkout.stripe.com/c/pay/cs_1"])]
+
+
+class NoticeView(View, frozen=True, kw_only=True):
+    company_id: Id
+    ref: Annotated[str, Meta(examples=["evt_1PgafyLkdIwHu7ix"])]
+    type: Annotated[str, Meta(examples=["invoice.paid"])]
+    status: Annotated[NoticeStatus, Meta(examples=["FAILED"])]
+    error: Annotated[str, Meta(examples=["Stripe answered 503"])]
+    created_at: Time
+
+
+def invoice(it: Notice) -> InvoiceView:
+    """The invoice that a notice tells of."""
+    if it.invoice_ref is None or it.amount is None:
+        raise Bug("this notice tells of no invoice")
+    return InvoiceView(
+        id=it.invoice_ref,
+        number=it.invoice_number,
+        amount=it.amount,
+        currency=it.currency,
+        paid_at=time(it.happened_at),
+    )
+
+
+def notice(it: KeptNotice) -> NoticeView:
+    """Something that Stripe told us, as those who run the platform see it."""
+    return NoticeView(
+        company_id=it.company_id,
+        ref=it.ref,
+        type=it.type,
+        status=it.status,
+        error=it.error,
+        created_at=time(it.created_at),
+    )
+
+
+VIEWS: Final[dict[type, Callable[[Any], View]]] = {Notice: invoice, KeptNotice: notice}
 
 
 def _uses(used: Used, allowed: Allowance) -> UsesView:

@@ -13,6 +13,7 @@ from distribu.domain import (
     customers,
     factors,
     inquiries,
+    notices,
     ordering,
     sealing,
     team,
@@ -41,6 +42,7 @@ WIRE: Final[Mapping[type[Event], tuple[str, ...] | Callable[[Any], tuple[str, ..
     catalog.ProductEdited: ("product.updated",),
     catalog.ProductArchived: ("product.deleted",),
     catalog.LowStockReached: ("product.low_stock",),
+    notices.InvoicePaid: ("invoice.paid",),
 }
 """Events that leave the house, and their names out there. The payload is the entity's view."""
 
@@ -99,6 +101,11 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         factors.FactorsCleared,
         factors.RecoveryCodesRenewed,
         inquiries.InquiryReceived,
+        notices.InvoiceFailed,
+        notices.NoticeApplied,
+        notices.NoticeIgnored,
+        notices.NoticePutOff,
+        notices.PayerDeleted,
         team.CompanyCreated,
         team.CompanyDeleted,
         team.CompanyEdited,

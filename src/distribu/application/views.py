@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from distribu.application import profiles, subscriptions
+from distribu.application import plans, profiles, subscriptions
 from distribu.application.finders import Feed
 from distribu.application.ports import NUMBER_TO_COME, Page
 from distribu.application.shapes import (
@@ -526,6 +526,7 @@ _VIEWS: Final[dict[type, Callable[[Any], View]]] = {
     Record: _record,
     **profiles.VIEWS,
     **subscriptions.VIEWS,
+    **plans.VIEWS,
 }
 
 

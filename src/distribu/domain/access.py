@@ -41,6 +41,7 @@ class Permission(StrEnum):
     COMPANY_MANAGE = "company:manage"
     COMPANY_CREATE = "company:create"
     COMPANY_DELETE = "company:delete"
+    BILLING_MANAGE = "billing:manage"
     MEMBERS_READ = "members:read"
     MEMBERS_INVITE = "members:invite"
     MEMBERS_MANAGE = "members:manage"
@@ -73,7 +74,7 @@ _SALES: Final = frozenset(
     }
 )
 _OWNERS_ALONE: Final = frozenset(
-    {Permission.MEMBERS_MANAGE, Permission.COMPANY_DELETE, Permission.AUDIT_ERASE}
+    {Permission.MEMBERS_MANAGE, Permission.COMPANY_DELETE, Permission.BILLING_MANAGE, Permission.AUDIT_ERASE}
 )
 _OF_THE_COMPANY: Final = frozenset(Permission) - {
     Permission.COMPANY_CREATE,

@@ -269,7 +269,8 @@ class Subscription(Entity):
     ) -> Self:
         """What Stripe said of it ``as_of`` a time; itself when that is older news, or no news.
 
-        That another subscription than the one that is known has ended is no news either.
+        That another subscription than the one that is known has ended is no news either. One that has ended
+        says nothing of who paid it: the customer can have been deleted since.
         """
         if self.known_at is not None and as_of < self.known_at:
             return self
@@ -283,7 +284,7 @@ class Subscription(Entity):
             "period_starts_at": period_starts_at,
             "period_ends_at": period_ends_at,
             "cancels_at": cancels_at,
-            "customer_ref": customer_ref,
+            "customer_ref": self.customer_ref if status in _OVER else customer_ref,
             "subscription_ref": subscription_ref,
         }
         before, after = edited(self, said)
@@ -291,6 +292,18 @@ class Subscription(Entity):
             return self
         kind = _why(self.status, after.get("status"))
         return self._changed(kind(before=before, after=after), at=at, known_at=as_of, **after)
+
+    @property
+    def live(self) -> bool:
+        """Whether it was bought at Stripe and is not over: it is changed there, and not bought again."""
+        return self.subscription_ref is not None and self.status not in _OVER
+
+    def forget_payer(self, customer_ref: str, *, at: datetime) -> Self:
+        """Know that this customer is none at Stripe any more; itself when the company is another one."""
+        if self.customer_ref != customer_ref:
+            return self
+        before, after = edited(self, {"customer_ref": None})
+        return self._changed(SubscriptionUpdated(before=before, after=after), at=at, **after)
 
     def end_trial(self, *, at: datetime) -> Self:
         """Write down that the trial is over; itself when it is not, or was none."""

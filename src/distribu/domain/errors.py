@@ -62,6 +62,12 @@ CODES: Final[Mapping[str, str]] = {
     "plan_limit": "The plan allows no more of these.",
     "payment_required": "The trial or the subscription is over: what is there can be read, exported and "
     "worked on, and for anything new a plan is to be bought.",
+    # what is bought
+    "nothing_sold": "Nothing is sold here: every company may use everything.",
+    "nothing_bought": "Nothing was bought yet: there is nothing to change.",
+    "payments_refused": "Who takes the payments refused this; its operator has to look why.",
+    "payments_away": "Who takes the payments does not answer; try again after the time given.",
+    "notice_not_found": "No such event of Stripe's is known.",
     # a rule of the business
     "idempotency_key_reused": "This Idempotency-Key was used for a different request.",
     "insufficient_stock": "There is not enough stock.",

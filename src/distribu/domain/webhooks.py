@@ -52,6 +52,7 @@ class WireEvent(StrEnum):
     PRODUCT_UPDATED = "product.updated"
     PRODUCT_DELETED = "product.deleted"
     PRODUCT_LOW_STOCK = "product.low_stock"
+    INVOICE_PAID = "invoice.paid"
     AUDIT_SEALED = "audit.sealed"
     AUDIT_RECORDED = "audit.recorded"
 
@@ -59,9 +60,9 @@ class WireEvent(StrEnum):
     def carries(self) -> Permission:
         """What it takes to read what this event carries: a scope, but for records, which no key reads.
 
-        A head tells nothing that a record says.
+        A head tells nothing that a record says. What the company itself pays is in no scope.
         """
-        if self is WireEvent.AUDIT_SEALED:
+        if self in (WireEvent.AUDIT_SEALED, WireEvent.INVOICE_PAID):
             return Permission.WEBHOOKS_READ
         if self is WireEvent.AUDIT_RECORDED:
             return Permission.AUDIT_READ

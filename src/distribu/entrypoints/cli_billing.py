@@ -6,6 +6,7 @@ import rich_click as click
 import uvloop
 
 from distribu.application.billing import ReadSubscription
+from distribu.application.notices import ListNotices, ReplayNotice
 from distribu.application.plans import SubscriptionView
 from distribu.application.platform import SetPlan
 from distribu.application.ports import PaymentsAway, PaymentsRefused
@@ -71,3 +72,26 @@ def billing_set_plan(company: str, plan: Plan, data_dir: str | None) -> None:
         return await operator.execute(SetPlan(company_id=operator.company_id, plan=plan))
 
     showing.result(operating.operate(data_dir, company, run))
+
+
+@billing.command("events")
+@click.option("--failed", is_flag=True, help="Only what is still to be applied.")
+@operating.command
+def billing_events(failed: bool, data_dir: str | None) -> None:
+    """What Stripe told us last, and what became of it: at most 100.
+
+    Example: distribu billing events --failed
+    """
+    found = operating.execute(data_dir, None, ListNotices(failed=failed))
+    showing.result(found, "ref", "type", "status", "error", "createdAt")
+
+
+@billing.command("replay")
+@click.argument("ref", metavar="ID")
+@operating.command
+def billing_replay(ref: str, data_dir: str | None) -> None:
+    """See to one of Stripe's events once more, by its id there. What was applied stays applied, once.
+
+    Example: distribu billing replay evt_1PgafyLkdIwHu7ix
+    """
+    showing.result(operating.execute(data_dir, None, ReplayNotice(ref=ref)))

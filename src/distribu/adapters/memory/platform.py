@@ -5,13 +5,15 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from distribu.adapters.memory.reading import Finder, MemoryRead, page
-from distribu.application.finders import CompanyCard, FailedJob, Usage
+from distribu.application.finders import CompanyCard, FailedJob, KeptNotice, Usage
 from distribu.application.ports import MailStatus, Page, Scope
 from distribu.domain.access import ApiKey
 from distribu.domain.accounts import REALM
+from distribu.domain.billing import Subscription
 from distribu.domain.catalog import Product
 from distribu.domain.customers import Customer
 from distribu.domain.errors import NotFound
+from distribu.domain.notices import Notice, NoticeStatus
 from distribu.domain.ordering import Order
 from distribu.domain.team import Company, Membership
 from distribu.domain.values import CompanyId
@@ -77,6 +79,33 @@ class Platform(Finder):
                 if one.delivery.status is DeliveryStatus.DEAD
             ]
             return sorted([*mails, *sent], key=lambda one: (one.created_at, one.id), reverse=True)[:limit]
+
+        return self._of_the_realm(answer)
+
+    def notices(self, *, failed: bool, limit: int) -> MemoryRead[Sequence[KeptNotice]]:
+        def answer() -> Sequence[KeptNotice]:
+            open_ = {NoticeStatus.WAITING, NoticeStatus.FAILED} if failed else set(NoticeStatus)
+            kept = [
+                KeptNotice(id, it.ref, it.type, it.status, it.error, it.created_at)
+                for id, rows in self.tx.everywhere.items()
+                for it in rows.get(Notice, {}).values()
+                if it.status in open_
+            ]
+            return sorted(kept, key=lambda it: (it.created_at, it.ref), reverse=True)[:limit]
+
+        return self._of_the_realm(answer)
+
+    def payer(self, notice_id: str, customer_ref: str | None) -> MemoryRead[CompanyId | None]:
+        def answer() -> CompanyId | None:
+            tables = list(self.tx.everywhere.items())
+            keeps = [id for id, rows in tables if notice_id in rows.get(Notice, {}) and id != REALM]
+            pays = [
+                id
+                for id, rows in tables
+                for it in rows.get(Subscription, {}).values()
+                if customer_ref is not None and it.customer_ref == customer_ref
+            ]
+            return next(iter([*keeps, *sorted(pays)]), None)
 
         return self._of_the_realm(answer)
 

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from distribu.adapters.memory.billing import Subscriptions
+from distribu.adapters.memory.notices import Notices
 from distribu.adapters.memory.people import (
     Contacts,
     Factors,
@@ -567,6 +568,7 @@ class MemoryTx:
         self.entered = False
         self.companies = _Companies(self)
         self.subscriptions = Subscriptions(self)
+        self.notices = Notices(self)
         self.products = _Products(self)
         self.customers = _Customers(self)
         self.overrides = _Overrides(self)

@@ -21,6 +21,7 @@ from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity
 from distribu.domain.factors import FactorState, Passkey, SecondFactor
 from distribu.domain.inquiries import Inquiry, InquiryKind
+from distribu.domain.notices import Notice, NoticeStatus
 from distribu.domain.ordering import Order, OrderSource, OrderStatus
 from distribu.domain.team import Company, Invitation, Membership, Registration
 from distribu.domain.values import Address, folded, sku_key
@@ -214,6 +215,7 @@ SUBSCRIPTIONS: Final = Mapped(
     schema.subscriptions,
     reads={"plan": Plan, "interval": Interval, "status": SubscriptionStatus},
 )
+NOTICES: Final = Mapped(Notice, schema.stripe_events, reads={"status": NoticeStatus})
 PRODUCTS: Final = Mapped(
     Product,
     schema.products,
@@ -275,6 +277,7 @@ MAPPED: Final[Mapping[type[Entity], Mapped[Any]]] = {
     for mapped in (
         COMPANIES,
         SUBSCRIPTIONS,
+        NOTICES,
         PRODUCTS,
         CUSTOMERS,
         OVERRIDES,

@@ -9,11 +9,12 @@ import sqlalchemy as sa
 from distribu.adapters.postgres import schema
 from distribu.adapters.postgres.driver import Call, Row, Statement
 from distribu.adapters.postgres.reading import Answers, Finder, PostgresRead, page
-from distribu.application.finders import CompanyCard, FailedJob, Usage
+from distribu.application.finders import CompanyCard, FailedJob, KeptNotice, Usage
 from distribu.application.ports import Page, Scope
 from distribu.domain.access import Standing
 from distribu.domain.accounts import REALM
 from distribu.domain.errors import NotFound
+from distribu.domain.notices import NoticeStatus
 from distribu.domain.values import CompanyId
 
 T = TypeVar("T")
@@ -26,6 +27,11 @@ _next = Statement(_cards.where(_card.company_id < sa.bindparam("cursor", type_=_
 _one = Statement(sa.select(*_columns).where(_card.company_id == sa.bindparam("id")))
 _usage = Statement(sa.text("SELECT * FROM distribu.usage(cast(:id AS uuid), cast(:since AS timestamptz))"))
 _failed = Statement(sa.text("SELECT * FROM distribu.failed_jobs(cast(:count AS integer))"))
+
+_notices = Statement(
+    sa.text("SELECT * FROM distribu.notices(cast(:failed AS boolean), cast(:count AS integer))")
+)
+_payer = Statement(sa.text("SELECT distribu.payer(cast(:id AS uuid), cast(:ref AS text))"))
 
 
 def _built(row: Row) -> CompanyCard:
@@ -55,6 +61,19 @@ class PostgresPlatform(Finder):
         return self._of_the_realm(
             lambda answers: [FailedJob(*row) for row in answers[0]], _failed.of(count=limit)
         )
+
+    def notices(self, *, failed: bool, limit: int) -> PostgresRead[Sequence[KeptNotice]]:
+        def build(answers: Answers) -> Sequence[KeptNotice]:
+            return [
+                KeptNotice(company, ref, type, NoticeStatus(status), error, at)
+                for company, ref, type, status, error, at in answers[0]
+            ]
+
+        return self._of_the_realm(build, _notices.of(failed=failed, count=limit))
+
+    def payer(self, notice_id: str, customer_ref: str | None) -> PostgresRead[CompanyId | None]:
+        call = _payer.of(id=notice_id, ref=customer_ref)
+        return self._of_the_realm(lambda answers: answers[0][0][0], call)
 
     def _of_the_realm(self, build: Callable[[Answers], T], call: Call) -> PostgresRead[T]:
         """The application's own wall; the database has another."""

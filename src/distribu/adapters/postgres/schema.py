@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0013"
+HEAD: Final = "0014"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -103,6 +103,28 @@ subscriptions = _entity(
     Column("known_at", _Time),
     CheckConstraint("id = company_id", name="subscriptions_id"),
 )
+
+stripe_events = _entity(
+    "stripe_events",
+    Column("ref", _text(255), nullable=False),
+    Column("type", _text(255), nullable=False),
+    Column("happened_at", _Time, nullable=False),
+    Column("customer_ref", _text(255)),
+    Column("subscription_ref", _text(255)),
+    Column("invoice_ref", _text(255)),
+    Column("invoice_number", _text(255), nullable=False),
+    Column("amount", sa.Numeric),
+    Column("currency", _text(3), nullable=False),
+    Column("status", _text(10), nullable=False),
+    Column("turn", sa.Integer),
+    Column("error", _text(500), nullable=False),
+    # What was applied to a company's subscription, one after the other.
+    UniqueConstraint("company_id", "turn", name="stripe_events_turn"),
+)
+Index("stripe_events_invoice", stripe_events.c.company_id, stripe_events.c.invoice_ref)
+Index("stripe_events_id", stripe_events.c.id)
+Index("stripe_events_age", stripe_events.c.created_at)
+Index("subscriptions_payer", subscriptions.c.customer_ref)
 
 products = _entity(
     "products",

@@ -36,6 +36,7 @@ from distribu.adapters.postgres.driver import (
 )
 from distribu.adapters.postgres.inquiries import PostgresInquiries
 from distribu.adapters.postgres.mapping import mine
+from distribu.adapters.postgres.notices import PostgresNotices
 from distribu.adapters.postgres.ordering import PostgresOrders
 from distribu.adapters.postgres.platform import PostgresPlatform
 from distribu.adapters.postgres.reading import PostgresRead
@@ -260,6 +261,7 @@ class PostgresTx:
         self.seen: dict[tuple[type[Entity], str], Entity] = {}
         self.companies = PostgresCompanies(self)
         self.subscriptions = PostgresSubscriptions(self)
+        self.notices = PostgresNotices(self)
         self.products = PostgresProducts(self)
         self.customers = PostgresCustomers(self)
         self.overrides = PostgresOverrides(self)

@@ -20,6 +20,7 @@ from distribu.entrypoints.http.doors import ApiDoor, Door, StaffDoor, StoreDoor,
 from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.http.mailbox import Postbox, with_mailbox
 from distribu.entrypoints.http.metrics import metrics
+from distribu.entrypoints.http.notices import notices
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.sessions import Keys, Sessions
@@ -83,6 +84,7 @@ def http_app(
             *reference.pages(site.origin),
             *disclosures(site, distribu.ports.clock),
             *metrics(distribu, site),
+            *notices(distribu),
         ],
         openapi_config=None,
         request_max_body_size=wire.BODY_MAX,

@@ -14,6 +14,7 @@ import msgspec
 
 from distribu.application.delivering import Envelope
 from distribu.application.exports import RecordedView
+from distribu.application.plans import InvoiceView
 from distribu.application.sealing import HeadView
 from distribu.application.views import CustomerView, OrderView, ProductView, View
 from distribu.domain.errors import Invalid
@@ -55,6 +56,7 @@ EVENTS: Final[Mapping[WireEvent, Told]] = {
     WireEvent.PRODUCT_LOW_STOCK: Told(
         "A product's stock fell to its threshold, or below.", ProductView, {"stock": 5}
     ),
+    WireEvent.INVOICE_PAID: Told("The company's own invoice, for its plan, was paid.", InvoiceView),
     WireEvent.AUDIT_SEALED: Told("The audit log got a new signed head: keep it elsewhere.", HeadView),
     WireEvent.AUDIT_RECORDED: Told("Something was recorded in the audit log, and sealed.", RecordedView),
 }

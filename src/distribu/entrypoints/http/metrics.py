@@ -94,6 +94,12 @@ def page(distribu: Distribu, backlog: Backlog | None) -> Iterator[str]:
         _by("recorded", counts.refusals),
     )
     yield from _metric(
+        "payment_notices_total",
+        "counter",
+        "What Stripe told us, by what became of it.",
+        _by("outcome", counts.notices),
+    )
+    yield from _metric(
         "limits_away_total",
         "counter",
         "Checks of a rate limit answered by this server alone, as Redis was away.",

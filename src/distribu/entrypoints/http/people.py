@@ -19,6 +19,7 @@ from distribu.application import (
     exports,
     factors,
     inquiries,
+    notices,
     ordering,
     plans,
     platform,
@@ -116,6 +117,11 @@ def _answers(path: str, request: type[Request[Any]], result: Any, **more: Any) -
     return Route(method="POST", path=path, request=request, tag="Second factor", result=result, **more)
 
 
+def _page(path: str, request: type[Request[Any]]) -> Route:
+    """A POST that is answered with where to go on."""
+    return Route(method="POST", path=path, request=request, tag="Billing", result=plans.PageView)
+
+
 _PASSKEYS: Final = "/second-factor/passkeys"
 _SECOND_FACTOR: Final = (
     _answers(
@@ -171,6 +177,8 @@ ACCOUNT: Final = (
     _does("/company/leave", team.LeaveCompany, "Company"),
     _does("/company/transfer", team.TransferOwnership, "Company"),
     reads("/billing", billing.ReadSubscription, "Billing", plans.SubscriptionView),
+    _page("/billing/checkout", billing.StartCheckout),
+    _page("/billing/portal", billing.OpenPortal),
     edits("/billing/preview", billing.PreviewPlan, "Billing", plans.PlanPreviewView, "POST"),
     lists("/members", team.ListMembers, _TEAM, profiles.MemberView),
     edits(_member, team.ChangeRole, _TEAM, profiles.MembershipView),
@@ -244,6 +252,8 @@ ADMIN: Final[Sequence[Route]] = (
     _does("/companies/{company_id:str}/suspend", platform.SuspendCompany, "Platform"),
     _does("/companies/{company_id:str}/resume", platform.ResumeCompany, "Platform"),
     _does("/companies/{company_id:str}/limit", platform.SetCompanyLimit, "Platform"),
+    reads_all("/billing/events", notices.ListNotices, "Platform", plans.NoticeView),
+    edits("/billing/events/{ref:str}/replay", notices.ReplayNotice, "Platform", plans.NoticeView, "POST"),
     reads_all("/failed-jobs", platform.ListFailedJobs, "Platform", profiles.FailedJobView),
     lists("/inquiries", inquiries.ListInquiries, "Platform", profiles.InquiryView),
     reads_all("/super-admins", platform.ListSuperAdmins, "Platform", profiles.PersonView),

@@ -20,6 +20,7 @@ from distribu.entrypoints.http.app import http_app
 from distribu.entrypoints.http.browser import ALWAYS, PAGE_POLICY, Site
 from distribu.entrypoints.http.limits import ApiLimits
 from distribu.entrypoints.http.mailbox import Postbox
+from distribu.entrypoints.http.notices import PATH as STRIPE_HOOK
 from distribu.entrypoints.http.sessions import Keys
 from distribu.entrypoints.stubs.stripe import StripeStub
 from distribu.entrypoints.worker import Worker
@@ -30,9 +31,6 @@ log: Final = logging.getLogger("distribu.worker")
 GRACE_S: Final = 15
 HEAD_MAX: Final = 65_536
 """Bytes of a request before its body."""
-
-STRIPE_HOOK: Final = "/stripe/events"
-"""Where Stripe's webhooks come in."""
 
 HEAD_S: Final = 10.0
 """What a connection may take for its head."""

@@ -1,0 +1,383 @@
+"""What Stripe tells us: read, kept by its id, and taken into account once, whatever the order it comes in.
+
+A notice says that something happened. How it stands is asked, outside of any transaction, and counts only
+if nothing else was applied to the company since before it was asked: of two answers one is then known to be
+the newer, whatever any clock says.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from distribu.application import billing, fields, letters
+from distribu.application.finders import KeptNotice
+from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.payments import NOTICE_MAX, REF_MAX
+from distribu.application.platform import NoteUse
+from distribu.application.ports import Bought, PaymentNotice, Payments, PaymentsAway, PaymentsRefused
+from distribu.domain.access import Permission
+from distribu.domain.accounts import REALM
+from distribu.domain.errors import Busy, NotFound, Refused
+from distribu.domain.notices import (
+    HEEDED,
+    INVOICE_PAID,
+    PAYER_DELETED,
+    TRIAL_ENDING,
+    Notice,
+    NoticeStatus,
+    notice_id,
+)
+from distribu.domain.values import CompanyId
+
+TURNS: Final = 8
+"""How often Stripe is asked again because something else was applied meanwhile."""
+
+_Ref = Annotated[str, Meta(min_length=1, max_length=REF_MAX)]
+_Error = Annotated[str, Meta(max_length=500)]
+NOTICES_MAX: Final = 100
+
+
+def _bounded(amount: Any) -> Decimal:
+    if not isinstance(amount, Decimal) or not amount.is_finite() or abs(amount) > 10**14:
+        raise ValueError("must be an amount of money")
+    return amount
+
+
+class Told(fields.Value, frozen=True, kw_only=True):
+    """A notice, as one request of ours gives it to another."""
+
+    ref: _Ref
+    type: _Ref
+    happened_at: fields.Moment
+    customer_ref: _Ref | None
+    subscription_ref: _Ref | None
+    invoice_ref: _Ref | None
+    invoice_number: Annotated[str, Meta(max_length=255)]
+    amount: Annotated[Decimal, Meta(extra={"check": _bounded})] | None
+    currency: Annotated[str, Meta(max_length=3)]
+
+    def kept(self, work: Work) -> Notice:
+        """It as it is not written yet."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Notice.heard(work.company_id, **given, at=work.now)
+
+
+def _told(it: PaymentNotice) -> Told:
+    invoice = it.invoice
+    return Told(
+        ref=it.id,
+        type=it.type,
+        happened_at=it.at,
+        customer_ref=it.customer_ref,
+        subscription_ref=it.subscription_ref,
+        invoice_ref=invoice.ref if invoice else None,
+        invoice_number=invoice.number if invoice else "",
+        amount=invoice.amount if invoice else None,
+        currency=invoice.currency if invoice else "",
+    )
+
+
+def _again(it: Notice) -> Told:
+    return Told(**{name: getattr(it, name) for name in Told.__struct_fields__})
+
+
+# --- hearing ---------------------------------------------------------------------------------
+
+
+async def hear(outside: Outside, body: bytes, signature: str | None) -> NoticeStatus:
+    """Read what came in, and see to it. Returns what became of it: then Stripe need not send it again.
+
+    Raises `Invalid` (invalid_signature), after which nothing is kept, and `Busy` (payments_away, busy) when
+    it is to be sent again.
+    """
+    notice = _payments(outside).read(body, signature, now=outside.clock.now())
+    return await _see_to(outside, _told(notice), notice.company_id)
+
+
+def _payments(outside: Outside) -> Payments:
+    if outside.payments is None:
+        raise NotFound("nothing_sold")
+    return outside.payments
+
+
+def _raw(body: Any) -> bytes:
+    if not isinstance(body, bytes) or len(body) > NOTICE_MAX:
+        raise ValueError("is not a body")
+    return body
+
+
+class HearNotice(Process[NoticeStatus], frozen=True, kw_only=True):
+    """See to what came in from Stripe, for its door; see `hear`."""
+
+    needs = None
+    internal = True
+
+    body: Annotated[bytes, Meta(max_length=NOTICE_MAX, extra={"check": _raw})]
+    signature: Annotated[str, Meta(max_length=4_000)] | None
+
+    async def run(self, outside: Outside) -> NoticeStatus:
+        return await hear(outside, self.body, self.signature)
+
+
+async def _see_to(outside: Outside, told: Told, hint: CompanyId | None) -> NoticeStatus:
+    company_id = await _company_of(outside, told, hint)
+    if company_id is None or told.type not in HEEDED:
+        keep = KeepNotice(told=told, status=NoticeStatus.IGNORED)
+        return await outside.inside(company_id or REALM, keep, system=True)
+    try:
+        return await _take(outside, told, company_id)
+    except PaymentsAway as away:
+        keep = KeepNotice(told=told, status=NoticeStatus.WAITING, error=str(away)[:500])
+        status = await outside.inside(company_id, keep, system=True)
+        if status is NoticeStatus.APPLIED:  # somebody else got through
+            return status
+        raise Busy("payments_away", retry_after_s=away.retry_after_s or billing.AWAY_S) from None
+    except PaymentsRefused as refused:
+        error = str(refused)[:500]
+    except Refused:
+        raise
+    except Exception as mistake:
+        keep = KeepNotice(told=told, status=NoticeStatus.FAILED, error=type(mistake).__name__)
+        await outside.inside(company_id, keep, system=True)
+        raise
+    keep = KeepNotice(told=told, status=NoticeStatus.FAILED, error=error)
+    if await outside.inside(company_id, keep, system=True) is NoticeStatus.APPLIED:
+        return NoticeStatus.APPLIED
+    raise Busy("payments_away", retry_after_s=billing.AWAY_S)
+
+
+async def _company_of(outside: Outside, told: Told, hint: CompanyId | None) -> CompanyId | None:
+    """Whose it is: of whom we know it already, or else of whom it says it is, if there is such a company."""
+    find = FindPayer(notice_id=notice_id(told.ref), customer_ref=told.customer_ref, hint=hint)
+    return await outside.inside(REALM, find, system=True)
+
+
+class FindPayer(Query[CompanyId | None], frozen=True, kw_only=True):
+    """Whose a notice is, for a process."""
+
+    needs = None
+    internal = True
+
+    notice_id: fields.Uuid
+    customer_ref: _Ref | None
+    hint: fields.CompanyId | None
+
+    async def run(self, reads: Reads) -> CompanyId | None:
+        found = await reads.platform.payer(self.notice_id, self.customer_ref)
+        if found is None and self.hint is not None:
+            try:
+                found = (await reads.platform.card(self.hint)).id
+            except NotFound:
+                return None
+        return found
+
+
+async def _take(outside: Outside, told: Told, company_id: CompanyId) -> NoticeStatus:
+    """Ask how it stands and apply that, until nothing else was applied in between.
+
+    Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so.
+    """
+    for _ in range(TURNS):
+        done, turn, known = await outside.inside(
+            company_id, FindTurn(notice_id=notice_id(told.ref)), system=True
+        )
+        if done:
+            return NoticeStatus.APPLIED
+        ref = told.subscription_ref or (known if told.type == PAYER_DELETED else None)
+        as_of = outside.clock.now()
+        bought = None if ref is None else await _payments(outside).subscription(ref)
+        said = None if bought is None else _said(bought, as_of)
+        take = TakeNotice(told=told, said=said, turn=turn)
+        if await outside.inside(company_id, take, system=True):
+            return NoticeStatus.APPLIED
+    raise Busy("busy", retry_after_s=1)
+
+
+def _said(it: Bought, as_of: fields.Moment) -> billing.ApplySubscription | None:
+    """What was bought, as a command says it; nothing before it began."""
+    if it.status is None:
+        return None
+    return billing.ApplySubscription(
+        plan=it.plan,
+        interval=it.interval,
+        status=it.status,
+        period_starts_at=it.period_starts_at,
+        period_ends_at=it.period_ends_at,
+        trial_ends_at=it.trial_ends_at,
+        cancels_at=it.cancels_at,
+        customer_ref=it.customer_ref,
+        subscription_ref=it.subscription_ref,
+        as_of=as_of,
+    )
+
+
+class FindTurn(Query[tuple[bool, int, str | None]], frozen=True, kw_only=True):
+    """Whether a notice was applied, how many were, and the subscription that is known; for a process."""
+
+    needs = None
+    internal = True
+
+    notice_id: fields.Uuid
+
+    async def run(self, reads: Reads) -> tuple[bool, int, str | None]:
+        # In this order: what is applied in between makes the turn an old one, and is seen when it is taken.
+        turn, notice, current = await reads.together(
+            reads.notices.turn(),
+            reads.notices.get(self.notice_id),
+            reads.subscriptions.current(at=reads.now),
+        )
+        return notice is not None and notice.done, turn, current.subscription_ref
+
+
+class TakeNotice(Command[bool], frozen=True, kw_only=True):
+    """Apply what Stripe said since a turn, with the notice that had it asked: all of it, or nothing.
+
+    Returns False when something else was applied since, so that it has to be asked again.
+    """
+
+    needs = None
+    internal = True
+
+    told: Told
+    said: billing.ApplySubscription | None
+    turn: Annotated[int, Meta(ge=0, le=2**31 - 2)]
+
+    async def run(self, work: Work) -> bool:
+        await work.companies.current(lock=True)  # where there is no subscription yet, this is who waits
+        before = await work.subscriptions.current(at=work.now, lock=True)
+        kept, turn = await work.together(work.notices.get(notice_id(self.told.ref)), work.notices.turn())
+        if kept is not None and kept.done:
+            return True
+        if turn != self.turn:
+            return False
+        told = self.told
+        again = (
+            told.type == INVOICE_PAID
+            and told.invoice_ref is not None
+            and await work.notices.paid(told.invoice_ref)
+        )
+        after = before
+        if self.said is not None:
+            # The turn says that this is the newest; clocks of two servers may differ.
+            as_of = max(self.said.as_of, before.known_at or self.said.as_of)
+            after = before.bought(**self.said.given("as_of"), as_of=as_of, at=work.now)
+        if told.type == TRIAL_ENDING:
+            warned = after.warn(at=work.now)
+            if warned is not after:
+                await billing.warn_owner(work, warned)
+            after = warned
+        if told.type == PAYER_DELETED and told.customer_ref is not None:
+            after = after.forget_payer(told.customer_ref, at=work.now)
+        notice = kept or told.kept(work)
+        work.save(notice.apply(turn + 1, again=again, at=work.now))
+        if after is not before:
+            await billing.keep(work, before, after)
+        if told.type == INVOICE_PAID and told.amount and not again:
+            await billing.tell_owner(
+                work,
+                letters.InvoicePaid(
+                    company=(await work.companies.current()).name,
+                    number=told.invoice_number,
+                    total=f"{told.amount} {told.currency}",
+                ),
+            )
+        return True
+
+
+class KeepNotice(Command[NoticeStatus], frozen=True, kw_only=True):
+    """Keep a notice that nothing follows from now. Returns how it stands: APPLIED stays so."""
+
+    needs = None
+    internal = True
+
+    told: Told
+    status: NoticeStatus
+    error: _Error = ""
+
+    async def run(self, work: Work) -> NoticeStatus:
+        kept = await work.notices.get(notice_id(self.told.ref))
+        before = kept or self.told.kept(work)
+        if before.done:
+            return before.status
+        if self.status is NoticeStatus.IGNORED:
+            after = before.ignore(at=work.now)
+        else:
+            after = before.put_off(self.status, self.error, at=work.now)
+        if after is not before:
+            work.save(after)
+        return after.status
+
+
+# --- for those who run the platform ----------------------------------------------------------
+
+
+class ListNotices(Process[list[KeptNotice]], frozen=True, kw_only=True):
+    """What Stripe told us last, of all companies; with `failed` only what is still to be applied."""
+
+    needs = Permission.PLATFORM
+
+    failed: bool = False
+
+    async def run(self, outside: Outside) -> list[KeptNotice]:
+        await outside.inside(REALM, NoteUse(what="payment notices"))
+        return [*await outside.inside(REALM, FindNotices(failed=self.failed))]
+
+
+class FindNotices(Query[Sequence[KeptNotice]], frozen=True, kw_only=True):
+    """What Stripe told us last, for a process."""
+
+    needs = None
+    internal = True
+
+    failed: bool
+
+    async def run(self, reads: Reads) -> Sequence[KeptNotice]:
+        return await reads.platform.notices(failed=self.failed, limit=NOTICES_MAX)
+
+
+class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
+    """See to something that Stripe told us once more. What was applied stays applied, once.
+
+    Raises `NotFound` (notice_not_found), and `Busy` (payments_away) when it fails again.
+    """
+
+    needs = Permission.PLATFORM
+
+    ref: Annotated[
+        str, Meta(min_length=1, max_length=REF_MAX, examples=["evt_1PgafyLkdIwHu7ix"], extra={"in": "path"})
+    ]
+
+    async def run(self, outside: Outside) -> KeptNotice:
+        id = notice_id(self.ref)
+        find = FindPayer(notice_id=id, customer_ref=None, hint=None)
+        company_id = await outside.inside(REALM, find, system=True)
+        note = NoteUse(what="replay payment notice", company_id=company_id or "")
+        await outside.inside(REALM, note)
+        kept = await outside.inside(company_id or REALM, FindNotice(notice_id=id), system=True)
+        if kept is None:
+            raise NotFound("notice_not_found")
+        told, hint = _again(kept), None
+        if company_id is None and kept.subscription_ref is not None:
+            try:
+                bought = await _payments(outside).subscription(kept.subscription_ref)
+            except PaymentsAway as away:
+                raise Busy("payments_away", retry_after_s=away.retry_after_s or billing.AWAY_S) from None
+            except PaymentsRefused:
+                raise Refused("payments_refused") from None
+            hint = bought.company_id if bought else None
+        status = kept.status if kept.done else await _see_to(outside, told, hint)
+        return KeptNotice(kept.company_id, kept.ref, kept.type, status, "", kept.created_at)
+
+
+class FindNotice(Query[Notice | None], frozen=True, kw_only=True):
+    """One notice, for a process."""
+
+    needs = None
+    internal = True
+
+    notice_id: fields.Uuid
+
+    async def run(self, reads: Reads) -> Notice | None:
+        return await reads.notices.get(self.notice_id)

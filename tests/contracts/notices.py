@@ -1,0 +1,504 @@
+"""What Stripe tells us, on whichever store: kept by its id, applied once, and the newest word counts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from distribu import Actor, Distribu, Harness, Invalid, NotFound, Refused, Role, Shop
+from distribu.adapters.memory.stripe import PRICES, MemoryPayments, PretendStripe
+from distribu.application.billing import OpenPortal, ReadSubscription, StartCheckout
+from distribu.application.notices import HearNotice, ListNotices, ReplayNotice
+from distribu.application.ports import Bought, PaymentsAway, PaymentsRefused, Scope
+from distribu.domain.accounts import REALM
+from distribu.domain.billing import Interval, Plan, Subscription, SubscriptionStatus
+from distribu.domain.errors import Busy
+from distribu.domain.notices import Notice, notice_id
+from distribu.domain.values import Secret
+from distribu.domain.webhooks import WireEvent
+from tests.contracts.asking import log_of, refused
+
+SECRET: Final = "whsec_notices"
+DELIVERIES: Final = 50
+STRIPE: Final = Actor.system(None, "Stripe")
+
+
+@dataclass
+class Buying:
+    """A company where plans are sold, and the Stripe that sells them."""
+
+    shop: Shop
+    stripe: PretendStripe
+    payments: "Watched"
+
+    @property
+    def distribu(self) -> Distribu:
+        return self.shop.distribu
+
+    async def buys(self, plan: Plan = Plan.GROWTH) -> dict[str, Any]:
+        """Buy it as the OWNER does; what Stripe tells of it is not delivered yet."""
+        page = await self.shop.execute(StartCheckout(plan=plan, interval=Interval.MONTH))
+        return self.stripe.pay(page.url.rpartition("/")[2])
+
+    async def hear(self, event: dict[str, Any]) -> Any:
+        body, signature = self.stripe.signed(event, [SECRET])
+        return await self.distribu.run(STRIPE, HearNotice(body=body, signature=signature))
+
+    async def hears(self, *types: str) -> list[Any]:
+        """What was told of these types (without any: all of it), in the order in which it happened."""
+        told = [event for event in self.stripe.events if not types or event["type"] in types]
+        return [await self.hear(event) for event in told]
+
+    def last(self, type: str) -> dict[str, Any]:
+        return [event for event in self.stripe.events if event["type"] == type][-1]
+
+    async def kept(self, event: dict[str, Any], company_id: Any = None) -> Notice | None:
+        scope = Scope(company_id or self.shop.company.id)
+        async with self.distribu.ports.store.begin(scope, readonly=True) as tx:
+            return await tx.notices.get(notice_id(event["id"]))
+
+    async def current(self) -> Subscription:
+        scope = Scope(self.shop.company.id)
+        async with self.distribu.ports.store.begin(scope, readonly=True) as tx:
+            return await tx.subscriptions.current(at=self.distribu.ports.clock.now())
+
+    async def stands(self) -> tuple[Any, ...]:
+        it = await self.current()
+        return (it.plan, it.interval, it.status, it.period_ends_at, it.cancels_at, it.customer_ref)
+
+    async def changes(self) -> list[str]:
+        """What the audit log says beside that notices came in."""
+        log = await log_of(self.shop)
+        told = [one for one in log if one.actor_kind.value == "SYSTEM"]
+        return sorted(
+            one.action
+            for one in told
+            if one.action.split(".")[0] in ("subscription", "invoice", "billing_customer")
+        )
+
+
+class Watched(MemoryPayments):
+    """The twin, which can be made to answer with what was so when it was asked."""
+
+    gate: asyncio.Event | None = None
+    asked = 0
+
+    async def subscription(self, ref: str) -> Bought | None:
+        self.asked += 1
+        found = await super().subscription(ref)
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            await gate.wait()
+        else:
+            await asyncio.sleep(0)
+        return found
+
+
+async def buying(shop: Harness) -> Buying:
+    ports = shop.distribu.ports
+    stripe = PretendStripe(ports.clock.now, seed=ports.entropy.bytes(6).hex())
+    payments = Watched(stripe, [Secret(SECRET)])
+    trial = await Shop.open(Distribu(replace(ports, payments=payments)))
+    await trial.sign_in(Role.OWNER)
+    return Buying(trial, stripe, payments)
+
+
+async def mails_to(shop: Harness, it: Buying) -> list[str]:
+    await it.shop.work()
+    return sorted(one.subject for one in shop.mail if it.shop.company.name in one.subject)
+
+
+@asynccontextmanager
+async def counted(it: Buying) -> AsyncIterator[list[str]]:
+    """The changes that what is done inside leaves in the audit log."""
+    before = await it.changes()
+    new: list[str] = []
+    yield new
+    after = await it.changes()
+    for one in before:
+        after.remove(one)
+    new += after
+
+
+async def _bought(it: Buying) -> str:
+    await it.buys()
+    return "customer.subscription.created"
+
+
+async def _paid(it: Buying) -> str:
+    await it.buys()
+    await it.hears("customer.subscription.created")
+    return "invoice.paid"
+
+
+async def _changed(it: Buying) -> str:
+    sub = await it.buys()
+    await it.hears()
+    it.stripe.change(sub["id"], PRICES[Plan.ENTERPRISE, Interval.MONTH][0])
+    return "customer.subscription.updated"
+
+
+async def _ending(it: Buying) -> str:
+    sub = await it.buys()
+    await it.hears()
+    it.stripe.cancel(sub["id"])
+    return "customer.subscription.updated"
+
+
+async def _failed(it: Buying) -> str:
+    sub = await it.buys()
+    await it.hears()
+    it.stripe.card(sub["customer"], works=False)
+    it.stripe.move(timedelta(days=32))
+    return "invoice.payment_failed"
+
+
+async def _past_due(it: Buying) -> str:
+    await _failed(it)
+    return "customer.subscription.updated"
+
+
+async def _canceled(it: Buying) -> str:
+    sub = await it.buys()
+    await it.hears()
+    it.stripe.cancel(sub["id"], now=True)
+    return "customer.subscription.deleted"
+
+
+async def _trial_ending(it: Buying) -> str:
+    sub = await it.buys()
+    now = it.stripe.now
+    it.stripe.alter(sub["id"], {"status": "trialing", "trial_end": now + 2 * 86_400})
+    await it.hears("customer.subscription.created")
+    it.stripe.settle()
+    return "customer.subscription.trial_will_end"
+
+
+async def _deleted(it: Buying) -> str:
+    sub = await it.buys()
+    await it.hears()
+    it.stripe.delete(sub["customer"])
+    return "customer.deleted"
+
+
+HANDLED: Final = {
+    "created": (_bought, ["subscription.updated"], 1),
+    "invoice paid": (_paid, ["invoice.paid"], 1),
+    "updated": (_changed, ["subscription.updated"], 1),
+    "to end": (_ending, ["subscription.updated"], 1),
+    "invoice failed": (_failed, ["invoice.payment_failed", "subscription.past_due"], 1),
+    "past due": (_past_due, ["subscription.past_due"], 1),
+    "canceled": (_canceled, ["subscription.canceled"], 1),
+    "trial ending": (_trial_ending, ["subscription.trial_ending"], 1),
+    "customer deleted": (
+        _deleted,
+        ["billing_customer.deleted", "subscription.canceled", "subscription.updated"],
+        1,
+    ),
+}
+"""What happens, what the audit log gets of it, and how many mails the OWNER does."""
+
+
+class NoticeUseCases:
+    """What Stripe tells us, and buying."""
+
+    # --- once ----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("what", HANDLED)
+    async def test_an_event_delivered_fifty_times_at_once_is_applied_once(
+        self, shop: Harness, what: str
+    ) -> None:
+        prepare, recorded, mailed = HANDLED[what]
+        it = await buying(shop)
+        event = it.last(await prepare(it))
+        before = await mails_to(shop, it)
+        async with counted(it) as new:
+            answers = await asyncio.gather(*(self._until_heard(it, event) for _ in range(DELIVERIES)))
+        assert {str(one) for one in answers} == {"APPLIED"}
+        assert new == recorded
+        assert len(await mails_to(shop, it)) - len(before) == mailed
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.version, kept.status, kept.ref) == (1, "APPLIED", event["id"])
+        assert await it.kept(event, REALM) is None
+        stands = await it.stands()
+        assert str(await it.hear(event)) == "APPLIED"
+        assert await it.stands() == stands
+
+    async def _until_heard(self, it: Buying, event: dict[str, Any]) -> Any:
+        """As Stripe does: again, when it is told to."""
+        for _ in range(20):
+            try:
+                return await it.hear(event)
+            except Busy:
+                await asyncio.sleep(0)
+        raise AssertionError("never heard")
+
+    @pytest.mark.parametrize("order", [*permutations(range(3))])
+    @pytest.mark.parametrize("story", ["bought", "renewed", "failed", "deleted"])
+    async def test_three_events_in_every_order_end_the_same(
+        self, shop: Harness, story: str, order: Sequence[int]
+    ) -> None:
+        it = await buying(shop)
+        events = await self._three(it, story)
+        for place in order:
+            assert str(await it.hear(events[place])) == "APPLIED"
+        wanted = {
+            "bought": (["invoice.paid", "subscription.started", "subscription.updated"], "ACTIVE"),
+            "renewed": (
+                ["invoice.paid"] * 2 + ["subscription.started"] + ["subscription.updated"] * 2,
+                "ACTIVE",
+            ),
+            "failed": (
+                [
+                    "invoice.paid",
+                    "invoice.payment_failed",
+                    "subscription.past_due",
+                    "subscription.started",
+                    "subscription.updated",
+                ],
+                "PAST_DUE",
+            ),
+            "deleted": (
+                [
+                    "billing_customer.deleted",
+                    "invoice.paid",
+                    "subscription.canceled",
+                    "subscription.started",
+                    "subscription.updated",
+                    "subscription.updated",
+                ],
+                "CANCELED",
+            ),
+        }[story]
+        changes, status = wanted
+        assert (await it.current()).status == status
+        assert await it.changes() == changes
+        assert (await it.current()).customer_ref is None or story != "deleted"
+        subjects = await mails_to(shop, it)
+        assert len(subjects) == len(set(subjects)), "each said once"
+
+    async def _three(self, it: Buying, story: str) -> list[dict[str, Any]]:
+        sub = await it.buys()
+        if story == "bought":
+            names = ["customer.subscription.created", "invoice.paid", "checkout.session.completed"]
+            return [it.last(name) for name in names]
+        await it.hears()
+        seen = len(it.stripe.events)
+        if story == "renewed":
+            it.stripe.move(timedelta(days=32))
+            names = ["customer.subscription.updated", "invoice.paid"]
+            return [*(it.last(name) for name in names), it.last("customer.subscription.created")]
+        if story == "failed":
+            it.stripe.card(sub["customer"], works=False)
+            it.stripe.move(timedelta(days=32))
+            new = [one for one in it.stripe.events[seen:] if one["type"].startswith("customer.sub")]
+            return [new[0], new[-1], it.last("invoice.payment_failed")]
+        it.stripe.cancel(sub["id"])
+        it.stripe.delete(sub["customer"])
+        names = ["customer.subscription.updated", "customer.subscription.deleted", "customer.deleted"]
+        return [it.last(name) for name in names]
+
+    async def test_an_older_answer_of_stripe_undoes_no_newer_one(self, shop: Harness) -> None:
+        """One asks, and is held up; then it is changed, and changed back to what is known already."""
+        it = await buying(shop)
+        sub = await it.buys()
+        await it.hears()
+        enterprise, growth = (PRICES[plan, Interval.MONTH][0] for plan in (Plan.ENTERPRISE, Plan.GROWTH))
+        it.stripe.change(sub["id"], enterprise)
+        first = it.last("customer.subscription.updated")
+        gate = it.payments.gate = asyncio.Event()
+        slow = asyncio.create_task(it.hear(first))
+        while it.payments.gate is not None:  # noqa: ASYNC110  # until it has asked
+            await asyncio.sleep(0)
+        it.stripe.change(sub["id"], growth)
+        assert str(await it.hear(it.last("customer.subscription.updated"))) == "APPLIED"
+        asked = it.payments.asked
+        gate.set()
+        assert str(await slow) == "APPLIED"
+        assert it.payments.asked == asked + 1, "it was asked again"
+        assert (await it.current()).plan is Plan.GROWTH
+
+    async def test_two_events_of_one_invoice_are_one_payment(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        paid = it.last("invoice.paid")
+        await asyncio.gather(it.hear(paid), it.hear(paid | {"id": paid["id"] + "x"}))
+        assert (await it.changes()).count("invoice.paid") == 1
+        assert len([one for one in await mails_to(shop, it) if one.startswith("Invoice ")]) == 1
+
+    # --- what is kept --------------------------------------------------------------------------
+
+    async def test_a_type_that_nothing_follows_from_is_kept(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        await it.hears("customer.subscription.created")
+        event = it.last("invoice.finalized")
+        asked = it.payments.asked
+        assert [str(await it.hear(event)) for _ in range(2)] == ["IGNORED", "IGNORED"]
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.type, kept.version, it.payments.asked) == ("invoice.finalized", 1, asked)
+
+    async def test_what_is_of_nobody_we_know_is_kept_in_the_realm(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        stranger = shop.distribu.ports.entropy.uuid()
+        data = event["data"]["object"] | {"metadata": {"distribu_company": stranger}, "customer": "cus_x"}
+        event = event | {"id": event["id"] + "n", "data": {"object": data}}
+        assert str(await it.hear(event)) == "IGNORED"
+        assert await it.kept(event, REALM) is not None
+        assert (await it.current()).subscription_ref is None
+
+    async def test_whoever_is_known_by_their_customer_is_found_without_a_hint(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        await it.hears("customer.subscription.created")
+        event = it.last("invoice.paid")
+        data = {**event["data"]["object"], "parent": None, "metadata": {}}
+        assert str(await it.hear(event | {"data": {"object": data}})) == "APPLIED"
+        other = await buying(shop)
+        await other.buys()
+        await other.hears("customer.subscription.created")
+        assert await other.kept(event) is None
+        assert (await it.changes()).count("invoice.paid") == 1
+
+    @pytest.mark.parametrize("what", ["a byte", "no signature", "another secret", "too old", "ahead"])
+    async def test_what_is_not_genuine_leaves_nothing(self, shop: Harness, what: str) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        body, signature = it.stripe.signed(event, ["whsec_retired" if what == "another secret" else SECRET])
+        signed: str | None = signature
+        if what == "a byte":
+            body = body.replace(b'"livemode":false', b'"livemode":fALse', 1)
+        if what == "no signature":
+            signed = None
+        if what in ("too old", "ahead"):
+            at = int(shop.clock.now().timestamp())
+            body, signed = self._at(event, at + (301 if what == "ahead" else -301))
+        async with refused(it.shop, "invalid_signature", Invalid):  # type: ignore[arg-type]  # as it looks only
+            await it.distribu.run(STRIPE, HearNotice(body=body, signature=signed))
+        assert await it.kept(event) is None
+        assert await it.kept(event, REALM) is None
+
+    def _at(self, event: dict[str, Any], at: int) -> tuple[bytes, str]:
+        return PretendStripe(lambda: datetime.fromtimestamp(at, UTC)).signed(event, [SECRET])
+
+    # --- Stripe is away ------------------------------------------------------------------------
+
+    async def test_while_stripe_is_away_it_waits_and_is_applied_when_it_comes_again(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        it.payments.away = PaymentsAway("Stripe answered 503", retry_after_s=7)
+        for _ in range(3):
+            with pytest.raises(Busy) as no:
+                await it.hear(event)
+            assert (no.value.code, no.value.retry_after_s) == ("payments_away", 7)
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.status, kept.error, kept.version) == ("WAITING", "Stripe answered 503", 1)
+        (listed,) = [one for one in await self._failed(it) if one.ref == event["id"]]
+        assert (listed.company_id, listed.status) == (it.shop.company.id, "WAITING")
+        it.payments.away = None
+        assert str(await it.hear(event)) == "APPLIED"
+        assert (await it.current()).plan is Plan.GROWTH
+        assert not [one for one in await self._failed(it) if one.ref == event["id"]]
+
+    async def test_what_failed_is_kept_and_replayed(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        it.payments.away = PaymentsRefused("Stripe answered 401")
+        with pytest.raises(Busy):
+            await it.hear(event)
+        it.payments.away = ValueError("a mistake of ours")
+        with pytest.raises(ValueError, match="a mistake"):
+            await it.hear(event)
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.status, kept.error) == ("FAILED", "ValueError")
+        it.payments.away = None
+        operator = Actor.system(None, "cli")
+        for _ in range(2):
+            replayed = await it.shop.execute(ReplayNotice(ref=event["id"]), operator)
+            assert replayed.status == "APPLIED"
+        assert (await it.changes()).count("subscription.updated") == 1
+        with pytest.raises(NotFound) as no:
+            await it.shop.execute(ReplayNotice(ref="evt_none"), operator)
+        assert no.value.code == "notice_not_found"
+
+    async def _failed(self, it: Buying) -> Any:
+        return await it.shop.execute(ListNotices(failed=True), Actor.system(None, "cli"))
+
+    # --- who else is told ----------------------------------------------------------------------
+
+    async def test_a_paid_invoice_goes_to_webhooks(self, shop: Harness) -> None:
+        it = await buying(shop)
+        webhook, _ = await it.shop.webhook(WireEvent.INVOICE_PAID)
+        await it.buys()
+        await it.hears()
+        await it.shop.work()
+        (sent,) = [one for one in shop.received if one.url == webhook.url]
+        data = msgspec.json.decode(sent.body)["data"]
+        assert (data["amount"], data["currency"]) == (229.99, "USD")
+        assert data["id"] == it.last("invoice.paid")["data"]["object"]["id"]
+
+    # --- buying --------------------------------------------------------------------------------
+
+    async def test_whoever_asks_twice_gets_one_page_and_whoever_has_bought_the_portal(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        asked = StartCheckout(plan=Plan.GROWTH, interval=Interval.MONTH)
+        pages = await asyncio.gather(*(it.shop.execute(asked) for _ in range(5)))
+        assert len({page.url for page in pages}) == 1
+        assert "/checkout/" in pages[0].url
+        async with refused(it.shop, "nothing_bought"):
+            await it.shop.execute(OpenPortal())
+        await it.buys()
+        await it.hears()
+        assert (await it.shop.execute(ReadSubscription())).status is SubscriptionStatus.ACTIVE
+        for page in (await it.shop.execute(asked), await it.shop.execute(OpenPortal())):
+            assert "/portal/" in page.url
+        it.stripe.cancel(next(iter(it.stripe.subscriptions)), now=True)
+        await it.hears("customer.subscription.deleted")
+        assert "/checkout/" in (await it.shop.execute(asked)).url
+
+    async def test_stripe_away_or_refusing_is_said(self, shop: Harness) -> None:
+        it = await buying(shop)
+        asked = StartCheckout(plan=Plan.GROWTH, interval=Interval.MONTH)
+        it.payments.away = PaymentsAway("nobody answered")
+        async with refused(it.shop, "payments_away", Busy) as no:
+            await it.shop.execute(asked)
+        assert no.refused.retry_after_s == 30
+        it.payments.away = PaymentsRefused("no such price")
+        async with refused(it.shop, "payments_refused"):
+            await it.shop.execute(asked)
+        async with refused(it.shop, "nothing_sold"):
+            await it.shop.execute(StartCheckout(plan=Plan.UNLIMITED, interval=Interval.MONTH))
+        with pytest.raises(Refused) as nothing:
+            await shop.execute(asked)
+        assert nothing.value.code == "nothing_sold"
+        with pytest.raises(Refused) as nothing:
+            await shop.execute(OpenPortal())
+        assert nothing.value.code == "nothing_sold"
+
+    @pytest.mark.parametrize("role", Role)
+    async def test_the_owner_alone_buys(self, shop: Harness, role: Role) -> None:
+        it = await buying(shop)
+        somebody = (await it.shop.sign_in(role)).browser if role is not Role.OWNER else None
+        if somebody is not None:
+            for path, body in (("checkout", {"plan": "GROWTH", "interval": "MONTH"}), ("portal", {})):
+                answer = await somebody.post(f"/billing/{path}", json=body)
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
