@@ -268,7 +268,7 @@ class AccessUseCases:
             *("webhooks:read", "webhooks:write", "api_keys:manage", "audit:read", "audit:write"),
             *("company:manage", "members:invite"),
         }
-        owner = admin | {"members:manage", "company:delete", "audit:erase"}
+        owner = admin | {"members:manage", "company:delete", "billing:manage", "audit:erase"}
         assert {it.value for it in ROLE_PERMISSIONS[Role.MEMBER]} == member
         assert {it.value for it in ROLE_PERMISSIONS[Role.ADMIN]} == admin
         assert {it.value for it in ROLE_PERMISSIONS[Role.OWNER]} == owner

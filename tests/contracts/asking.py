@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from distribu import Harness, Refused, Shop
 from distribu.application.audit import ListAudit
 from distribu.application.kernel import Request
+from distribu.application.notices import FindTurn, TakeNotice, Told
 from distribu.application.ports import (
     Change,
     Finders,
@@ -24,9 +26,27 @@ from distribu.domain.access import Actor, ActorKind, ContactRole
 from distribu.domain.audit import AccessRefused, Person, Record
 from distribu.domain.customers import Customer
 from distribu.domain.entity import Entity
+from distribu.domain.notices import notice_id
 from distribu.domain.values import CompanyId
 
 T = TypeVar("T")
+
+
+async def invoiced(shop: Shop, ref: str) -> None:
+    """The company has paid an invoice of its own, as an event of this id tells."""
+    invoice = Told(
+        ref=ref,
+        type="invoice.paid",
+        happened_at=shop.distribu.ports.clock.now(),
+        customer_ref=None,
+        subscription_ref=None,
+        invoice_ref=f"in {ref}",
+        invoice_number="1",
+        amount=Decimal("79.99"),
+        currency="USD",
+    )
+    turn = (await shop.distribu.run(shop.actor, FindTurn(notice_id=notice_id(ref))))[1]
+    assert await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=None, turn=turn))
 
 
 def each(*requests: Request[Any]) -> tuple[Request[Any], ...]:

@@ -16,7 +16,6 @@ from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduc
 from distribu.application.customers import NewAddress, RemovePriceOverride, SetPriceOverride
 from distribu.application.finders import Feed
 from distribu.application.inquiries import SendInquiry
-from distribu.application.notices import TakeNotice, Told
 from distribu.application.ordering import MoveOrder, RecordPayment
 from distribu.application.platform import PutPlan
 from distribu.application.ports import Finders, Member, Page, Read, Scope
@@ -34,7 +33,7 @@ from distribu.domain.ordering import Order, OrderStatus, PaymentMethod
 from distribu.domain.team import Invitation, Membership
 from distribu.domain.values import CustomerId, OrderId, ProductId, exact_rate
 from distribu.domain.webhooks import Delivery, Webhook, WireEvent
-from tests.contracts.asking import contact_of, scope_of, store_of, walk
+from tests.contracts.asking import contact_of, invoiced, scope_of, store_of, walk
 from tests.people import Buyer, PutApp, Staff, acting, buyer, staff
 
 
@@ -116,18 +115,7 @@ async def filled(shop: Shop) -> Filled:
     invite = InviteMember(email=f"invited-{product.id}@example.test", role=Role.MEMBER)
     invitation = await shop.execute(invite, await acting(shop, member))
     contacts = [await buyer(shop, one, ContactRole.BUYER) for one in people]
-    invoice = Told(
-        ref=product.id,
-        type="invoice.paid",
-        happened_at=shop.distribu.ports.clock.now(),
-        customer_ref=None,
-        subscription_ref=None,
-        invoice_ref=f"in {product.id}",
-        invoice_number="1",
-        amount=amount("79.99"),
-        currency="USD",
-    )
-    await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=None, turn=0))
+    await invoiced(shop, product.id)
     async with store_of(shop).begin(scope_of(shop), readonly=True) as tx:
         sent = await tx.webhooks.deliveries(webhook.id, limit=1)
         keys = await tx.api_keys.page(limit=1)

@@ -526,6 +526,7 @@ class MemberUseCases:
         assert new.permissions - old.permissions == {
             Permission.MEMBERS_MANAGE,
             Permission.COMPANY_DELETE,
+            Permission.BILLING_MANAGE,
             Permission.AUDIT_ERASE,
         }
         back = TransferOwnership(member_id=it.id("OWNER"), password=PASSWORD)

@@ -384,7 +384,7 @@ class NoticeUseCases:
         if what in ("too old", "ahead"):
             at = int(shop.clock.now().timestamp())
             body, signed = self._at(event, at + (301 if what == "ahead" else -301))
-        async with refused(it.shop, "invalid_signature", Invalid):  # type: ignore[arg-type]  # as it looks only
+        async with refused(it.shop, "invalid_signature", Invalid):
             await it.distribu.run(STRIPE, HearNotice(body=body, signature=signed))
         assert await it.kept(event) is None
         assert await it.kept(event, REALM) is None

@@ -44,7 +44,7 @@ from distribu.domain.access import ROLE_PERMISSIONS, ApiKey, Permission, Standin
 from distribu.domain.audit import Record
 from distribu.domain.values import CompanyId
 from tests import people
-from tests.contracts.asking import each, everything, key_of, log_of, refused, walk
+from tests.contracts.asking import each, everything, invoiced, key_of, log_of, refused, walk
 from tests.contracts.requests import CHANGING, READING
 from tests.contracts.teams import at_the_door, cast, everybody, joined
 from tests.contracts.visiting import (
@@ -95,7 +95,7 @@ ASKED: Final[dict[type[Request[Any]], tuple[Asked, str]]] = {
     ReadUsage: (lambda shop, _: ReadUsage(company_id=shop.company.id), "platform.used"),
     ListFailedJobs: (lambda *_: ListFailedJobs(), "platform.used"),
     ListNotices: (lambda *_: ListNotices(), "platform.used"),
-    ReplayNotice: (lambda *_: ReplayNotice(ref="evt_none"), "platform.used"),
+    ReplayNotice: (lambda _, email: ReplayNotice(ref=email), "platform.used"),
     ListUsers: (lambda *_: ListUsers(), "platform.used"),
     ListSuperAdmins: (lambda *_: ListSuperAdmins(), "platform.used"),
     ListInquiries: (lambda *_: ListInquiries(), "platform.used"),
@@ -309,6 +309,8 @@ class PlatformUseCases:
             await shop.execute(SuspendCompany(company_id=shop.company.id, reason="unpaid"), OPERATOR)
         if kind is RevokeSuperAdmin:
             await shop.execute(GrantSuperAdmin(email=person.user.email), OPERATOR)
+        if kind is ReplayNotice:
+            await invoiced(shop, person.user.email)
         ask, action = ASKED[kind]
         request = ask(shop, person.user.email)
         await shop.execute(request, by)

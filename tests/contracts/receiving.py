@@ -23,7 +23,7 @@ from distribu.domain.access import SCOPES
 from distribu.domain.customers import Customer
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.webhooks import WireEvent
-from tests.contracts.asking import contact_of, key_of, sent_to
+from tests.contracts.asking import contact_of, invoiced, key_of, sent_to
 from tests.samples import in_python
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "events"
@@ -172,6 +172,7 @@ class ReceivingUseCases:
             moves = [OrderStatus.CONFIRMED, OrderStatus.SHIPPED, OrderStatus.DELIVERED]
             for status in moves if last is OrderStatus.DELIVERED else [last]:
                 await shop.execute(MoveOrder(order_id=order.id, status=status), crew)
+        await invoiced(shop, url)
         await shop.work()
         sent = sent_to(shop, url)
         told = {one.headers["X-Webhook-Event"] for one in sent}

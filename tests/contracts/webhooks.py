@@ -35,7 +35,7 @@ from distribu.domain.access import Permission
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.values import DeliveryId, WebhookId
 from distribu.domain.webhooks import RETRY_WAITS_S, Delivery, DeliveryStatus, Webhook, WireEvent
-from tests.contracts.asking import each, everything, key_of, log_of, refused, sent_to
+from tests.contracts.asking import each, everything, invoiced, key_of, log_of, refused, sent_to
 
 URL = "http://localhost:9000/"
 
@@ -226,6 +226,7 @@ class WebhookUseCases:
             ),
             "customer.created": lambda: shop.customer(),
             "customer.updated": lambda: shop.execute(EditCustomer(customer_id=customer.id, notes="x")),
+            "invoice.paid": lambda: invoiced(shop, url),
             "product.created": lambda: shop.product(stock=3),
             "product.updated": lambda: shop.execute(EditProduct(product_id=product.id, name="x")),
             "product.deleted": lambda: shop.execute(ArchiveProduct(product_id=product.id)),

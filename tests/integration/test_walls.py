@@ -105,7 +105,9 @@ async def leaks_to_a_stranger(store: Store, ours: Filled, stranger: Scope, *, re
     for question in QUESTIONS:
         async with store.begin(stranger, readonly=readonly) as tx:
             found = await answer(tx, question, ours)
-        counted = question.endswith((".any", ".count", ".leaves", ".tip")) and not nothing(found)
+        counted = question.endswith((".any", ".count", ".leaves", ".paid", ".tip", ".turn")) and not nothing(
+            found
+        )
         if counted or shows(found, ours.ids):
             leaks.add(question)
     return leaks
@@ -126,7 +128,14 @@ async def leaks_to_the_neighbour(store: Store, ours: Filled, *, readonly: bool) 
     return leaks
 
 
-HOUSE = {"api_keys.count", "webhooks.count", "invitations.count", "contacts.count"}
+HOUSE = {
+    "api_keys.count",
+    "webhooks.count",
+    "invitations.count",
+    "contacts.count",
+    "notices.turn",
+    "notices.paid",
+}
 
 
 @pytest.mark.parametrize("readonly", [True, False])

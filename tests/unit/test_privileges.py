@@ -85,7 +85,7 @@ _ADMIN: Final = (
     | _SCOPES
     | {*("api_keys:manage", "audit:read", "audit:write", "company:manage", "members:invite")}
 )
-_OWNER: Final = _ADMIN | {"members:manage", "company:delete", "audit:erase"}
+_OWNER: Final = _ADMIN | {"members:manage", "company:delete", "billing:manage", "audit:erase"}
 MATRIX: Final[Mapping[Role | None, frozenset[str]]] = {
     None: _ALONE,
     Role.MEMBER: _MEMBER,

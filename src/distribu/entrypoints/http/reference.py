@@ -20,6 +20,7 @@ from litestar.response.base import ASGIResponse
 
 from distribu.application.exports import RecordedView
 from distribu.application.kernel import Command
+from distribu.application.plans import InvoiceView
 from distribu.application.sealing import HeadView
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.errors import CODES, NotFound
@@ -151,7 +152,7 @@ _LEFT_OUT: Final = {
 def openapi(of: Documented = API) -> dict[str, Any]:
     """A document of OpenAPI 3.1: that of the public API, or another."""
     every = [route for _, _, routes in of.doors for route in routes]
-    kinds: set[type[msgspec.Struct]] = {HeadView, RecordedView}
+    kinds: set[type[msgspec.Struct]] = {HeadView, InvoiceView, RecordedView}
     kinds |= {it for route in every for it in (route.request, route.result) if it is not None}
     components = schemas.components(kinds, _REF)
     paths: dict[str, dict[str, Any]] = {}

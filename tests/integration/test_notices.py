@@ -1,0 +1,228 @@
+"""What Stripe tells us, over HTTP: its real SDK on one side, the stub's signed webhooks on the other."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from distribu import Distribu, Role, Secret, Shop
+from distribu.adapters.memory.stripe import PRICES
+from distribu.adapters.postgres.driver import Statement
+from distribu.adapters.postgres.store import PostgresStore
+from distribu.adapters.stripe import StripePayments
+from distribu.application.billing import ReadSubscription
+from distribu.application.payments import NOTICE_MAX
+from distribu.application.ports import Scope
+from distribu.domain.accounts import REALM
+from distribu.domain.notices import notice_id
+from distribu.entrypoints.harness import KEYS
+from distribu.entrypoints.http.notices import PATH
+from distribu.entrypoints.http.serve import listening
+from distribu.entrypoints.http.sessions import Sessions
+from distribu.entrypoints.stubs.stripe import StripeStub
+from tests import people
+from tests.contracts.asking import log_of
+from tests.integration.program import Program
+from tests.stubs.stripe import KEY, SECRETS, stripe
+
+_IN_TRANSACTION: Final = Statement(
+    sa.text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE state LIKE 'idle in transaction%' AND usename = current_user"
+    )
+)
+
+
+@dataclass
+class Selling:
+    """Distribu on PostgreSQL that sells through the stub, and its URL."""
+
+    shop: Shop
+    distribu: Distribu
+    stub: StripeStub
+    url: str
+    browser: httpx.AsyncClient
+
+    async def posted(self, event: dict[str, Any], *secrets: str, body: bytes | None = None) -> httpx.Response:
+        signed, header = self.stub.stripe.signed(event, secrets or SECRETS[:1])
+        headers = {"stripe-signature": header, "content-type": "application/json"}
+        return await self.browser.post(PATH, content=body or signed, headers=headers)
+
+    async def buy(self, plan: str = "GROWTH") -> str:
+        """As the OWNER does in a browser; the subscription's id at the stub."""
+        body = {"plan": plan, "interval": "MONTH"}
+        answer = await self.browser.post("/account/billing/checkout", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(self.stub.stripe.pay(answer.json()["data"]["url"].rpartition("/")[2])["id"])
+
+    async def deliver(self, *types: str) -> list[Any]:
+        """Have the stub send what happened, of these types or all."""
+        ids = [one["id"] for one in self.stub.stripe.events if not types or one["type"] in types]
+        return await self.stub.deliver(ids)
+
+    async def stands(self) -> tuple[str, str]:
+        it = await self.shop.execute(ReadSubscription())
+        return it.plan, it.status
+
+    async def kept(self, event: dict[str, Any]) -> Any:
+        for company in (self.shop.company.id, REALM):
+            async with self.distribu.ports.store.begin(Scope(company), readonly=True) as tx:
+                if (found := await tx.notices.get(notice_id(event["id"]))) is not None:
+                    return found
+        return None
+
+
+@pytest.fixture
+async def selling(distribu: Distribu) -> AsyncIterator[Selling]:
+    async with stripe() as (stub, _):
+        stub.stripe._clock = distribu.ports.clock.now
+        stub.stripe._seed = distribu.ports.entropy.bytes(6).hex()
+        secrets = [Secret(one) for one in SECRETS]
+        payments = StripePayments(Secret(KEY), secrets, PRICES, base_url=stub.stripe.pages)
+        sells = Distribu(replace(distribu.ports, payments=payments))
+        shop = await Shop.open(sells)
+        owner = await people.staff(shop, Role.OWNER)
+        async with listening(sells, "127.0.0.1", 0, keys=KEYS) as url:
+            stub.hook = url + PATH
+            begun = Sessions(sells, KEYS, production=False).begun(owner.session, None)
+            headers = {"cookie": begun.partition(";")[0], "sec-fetch-site": "same-origin"}
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as browser:
+                yield Selling(shop, sells, stub, url, browser)
+        await payments.close()
+
+
+async def test_from_trial_to_purchase_renewal_failure_recovery_change_and_end(selling: Selling) -> None:
+    """The whole life of a subscription, with Stripe's own SDK and its signed webhooks."""
+    assert await selling.stands() == ("STARTER", "TRIALING")
+    sub = await selling.buy("STARTER")
+    assert set(await selling.deliver()) == {200}
+    assert await selling.stands() == ("STARTER", "ACTIVE")
+    pretend = selling.stub.stripe
+    customer = pretend.subscriptions[sub]["customer"]
+    portal = await selling.browser.post("/account/billing/portal", json={})
+    assert "/portal/" in portal.json()["data"]["url"]
+    seen = len(pretend.events)
+
+    async def news() -> None:
+        nonlocal seen
+        ids = [one["id"] for one in pretend.events[seen:]]
+        seen = len(pretend.events)
+        assert set(await selling.stub.deliver(ids)) == {200}
+
+    pretend.move(timedelta(days=32))
+    await news()
+    assert await selling.stands() == ("STARTER", "ACTIVE")
+    pretend.card(customer, works=False)
+    pretend.move(timedelta(days=31))
+    await news()
+    assert await selling.stands() == ("STARTER", "PAST_DUE")
+    pretend.card(customer, works=True)
+    await news()
+    assert await selling.stands() == ("STARTER", "ACTIVE")
+    for plan in ("growth", "starter"):
+        pretend.change(sub, f"price_{plan}_month")
+        await news()
+        assert await selling.stands() == (plan.upper(), "ACTIVE")
+    pretend.cancel(sub)
+    await news()
+    assert (await selling.shop.execute(ReadSubscription())).cancels_at is not None
+    pretend.cancel(sub, now=True)
+    await news()
+    assert await selling.stands() == ("STARTER", "CANCELED")
+    actions = [one.action for one in await log_of(selling.shop) if one.actor_kind.value == "SYSTEM"]
+    assert actions.count("invoice.paid") == 3
+    assert actions.count("invoice.payment_failed") == 1
+    for once in ("past_due", "recovered", "canceled"):
+        assert actions.count(f"subscription.{once}") == 1
+
+
+async def test_fifty_deliveries_of_everything_at_once_are_each_applied_once(selling: Selling) -> None:
+    await selling.buy()
+    for _ in range(5):  # as Stripe does: again, while it is told to
+        statuses = await selling.stub.deliver(None, times=50, at_once=True)
+        assert set(statuses) <= {200, 503}
+        if set(statuses) == {200}:
+            break
+    assert set(await selling.stub.deliver(None)) == {200}
+    assert await selling.stands() == ("GROWTH", "ACTIVE")
+    actions = [one.action for one in await log_of(selling.shop)]
+    assert (actions.count("subscription.updated"), actions.count("invoice.paid")) == (1, 1)
+    assert len(await log_of(selling.shop, "payment_notice.applied")) == 2
+
+
+async def test_what_is_not_genuine_is_answered_400_keeps_nothing_and_is_counted(selling: Selling) -> None:
+    await selling.buy()
+    event = selling.stub.stripe.events[-1]
+    signed, header = selling.stub.stripe.signed(event, SECRETS[:1])
+    changed = signed[:-20] + bytes([signed[-20] ^ 1]) + signed[-19:]
+    wrong = [
+        await selling.posted(event, "whsec_retired0123456789"),
+        await selling.posted(event, body=changed),
+        await selling.posted(event, body=signed + b"\n"),
+        await selling.browser.post(PATH, content=signed),
+        await selling.browser.post(PATH, content=signed, headers={"stripe-signature": "x" * 5_000}),
+        await selling.browser.post(PATH, content=signed, headers={"stripe-signature": header + ",t=1"}),
+    ]
+    assert [(one.status_code, one.json()["code"]) for one in wrong] == [(400, "invalid_signature")] * 6
+    assert await selling.kept(event) is None
+    assert selling.distribu.counts.notices == {"refused": 6}
+    large = await selling.browser.post(PATH, content=b"x" * (NOTICE_MAX + 1))
+    assert large.status_code == 413
+    assert (await selling.posted(event, SECRETS[1])).status_code == 200, "the other one during a rotation"
+    assert (await selling.kept(event)).ref == event["id"]
+
+
+@pytest.mark.parametrize("how", [{"after": 20.0}, {"status": 503}, {"status": 429}, {"cut": True}])
+async def test_while_stripe_is_away_nothing_waits_long_and_nothing_is_lost(
+    selling: Selling, how: dict[str, Any]
+) -> None:
+    await selling.buy()
+    event = next(one for one in selling.stub.stripe.events if one["type"] == "customer.subscription.created")
+    async with httpx.AsyncClient(timeout=60) as control:
+        await control.post(f"{selling.stub.stripe.pages}/test/next", json={"times": 2, **how})
+    clock = selling.distribu.ports.clock
+    began = clock.elapsed()
+    answer = await selling.posted(event)
+    assert clock.elapsed() - began < 10
+    assert (answer.status_code, answer.json()["code"]) == (503, "payments_away")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (await selling.kept(event)).status == "WAITING"
+    selling.stub.next.clear()
+    assert (await selling.posted(event)).status_code == 200
+    assert await selling.stands() == ("GROWTH", "ACTIVE")
+
+
+async def test_no_transaction_is_held_while_stripe_thinks(selling: Selling) -> None:
+    await selling.buy()
+    event = next(one for one in selling.stub.stripe.events if one["type"] == "customer.subscription.created")
+    async with httpx.AsyncClient(timeout=60) as control:
+        await control.post(f"{selling.stub.stripe.pages}/test/next", json={"times": 1, "after": 2.0})
+    asked = len(selling.stub.asked)
+    slow = asyncio.create_task(selling.posted(event))
+    await asyncio.sleep(0.5)
+    store = selling.distribu.ports.store
+    assert isinstance(store, PostgresStore)
+    rows = await store.ask(_IN_TRANSACTION.of())
+    assert rows[0][0] == 0
+    assert (await slow).status_code == 200
+    assert len(selling.stub.asked) >= asked
+
+
+async def test_where_nothing_is_sold_there_is_no_such_door(distribu: Distribu) -> None:
+    async with listening(distribu, "127.0.0.1", 0) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.post(PATH, content=b"{}")).status_code == 404
+
+
+def test_an_operator_looks_at_events_and_replays_one(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    listed = program.run("billing", "events", "--failed")
+    assert (listed.code, listed.out) == (0, "There are none.\n")
+    none = program.run("billing", "replay", "evt_none", "--json")
+    assert (none.code, json.loads(none.err)["code"]) == (4, "notice_not_found")
