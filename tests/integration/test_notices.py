@@ -225,4 +225,4 @@ def test_an_operator_looks_at_events_and_replays_one(tmp_path: Path) -> None:
     listed = program.run("billing", "events", "--failed")
     assert (listed.code, listed.out) == (0, "There are none.\n")
     none = program.run("billing", "replay", "evt_none", "--json")
-    assert (none.code, json.loads(none.err)["code"]) == (4, "notice_not_found")
+    assert (none.code, json.loads(none.err)["code"]) == (14, "notice_not_found")

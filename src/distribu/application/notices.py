@@ -345,9 +345,7 @@ class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
 
     needs = Permission.PLATFORM
 
-    ref: Annotated[
-        str, Meta(min_length=1, max_length=REF_MAX, examples=["evt_1PgafyLkdIwHu7ix"], extra={"in": "path"})
-    ]
+    ref: Annotated[str, Meta(min_length=1, max_length=REF_MAX, examples=["evt_1PgafyLkdIwHu7ix"])]
 
     async def run(self, outside: Outside) -> KeptNotice:
         id = notice_id(self.ref)

@@ -253,7 +253,7 @@ ADMIN: Final[Sequence[Route]] = (
     _does("/companies/{company_id:str}/resume", platform.ResumeCompany, "Platform"),
     _does("/companies/{company_id:str}/limit", platform.SetCompanyLimit, "Platform"),
     reads_all("/billing/events", notices.ListNotices, "Platform", plans.NoticeView),
-    edits("/billing/events/{ref:str}/replay", notices.ReplayNotice, "Platform", plans.NoticeView, "POST"),
+    edits("/billing/events/replay", notices.ReplayNotice, "Platform", plans.NoticeView, "POST"),
     reads_all("/failed-jobs", platform.ListFailedJobs, "Platform", profiles.FailedJobView),
     lists("/inquiries", inquiries.ListInquiries, "Platform", profiles.InquiryView),
     reads_all("/super-admins", platform.ListSuperAdmins, "Platform", profiles.PersonView),
