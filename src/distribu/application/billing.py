@@ -21,7 +21,7 @@ from distribu.domain.billing import (
     SubscriptionStatus,
     Used,
 )
-from distribu.domain.errors import Bug, Busy, Forbidden, Refused
+from distribu.domain.errors import Bug, Busy, Forbidden, NotFound, Refused
 from distribu.domain.values import CompanyId
 
 AWAY_S: Final = 30
@@ -109,7 +109,7 @@ class FindBuyer(Query[tuple[Subscription, str | None]], frozen=True, kw_only=Tru
 class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
     """A page where a plan is bought; whoever has one is sent to where it is changed.
 
-    Raises `Refused` (nothing_sold, payments_refused) and `Busy` (payments_away).
+    Raises `Refused` (nothing_sold, payments_refused), `Busy` (payments_away), and `NotFound` for no OWNER.
     """
 
     needs = Permission.BILLING_MANAGE
@@ -124,6 +124,8 @@ class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
         current, owner = await outside.inside(company_id, FindBuyer())
         if current.live and current.customer_ref is not None:
             return await _asked(payments.portal(customer_ref=current.customer_ref, back=_back(outside)))
+        if owner is None:  # an operator founded it, and has made nobody its OWNER yet
+            raise NotFound("member_not_found")
         # The same page for who asks twice; another one once it was bought, or an hour later.
         hour = f"{outside.clock.now():%Y%m%d%H}"
         once = outside.mark("checkout", company_id, self.plan, self.interval, str(current.version), hour)
@@ -132,7 +134,7 @@ class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
                 company_id=company_id,
                 plan=self.plan,
                 interval=self.interval,
-                email=owner or outside.actor.label,
+                email=owner,
                 customer_ref=current.customer_ref,
                 back=_back(outside),
                 once=once,

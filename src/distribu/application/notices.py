@@ -5,7 +5,8 @@ if nothing else was applied to the company since before it was asked: of two ans
 the newer, whatever any clock says.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -30,6 +31,9 @@ from distribu.domain.notices import (
     notice_id,
 )
 from distribu.domain.values import CompanyId
+
+ASKING_S: Final = 9.0
+"""How long Stripe is asked in all, for one notice: whoever sends it is answered within ten seconds."""
 
 TURNS: Final = 8
 """How often Stripe is asked again because something else was applied meanwhile."""
@@ -179,6 +183,7 @@ async def _take(outside: Outside, told: Told, company_id: CompanyId) -> NoticeSt
 
     Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so.
     """
+    began = outside.clock.elapsed()
     for _ in range(TURNS):
         done, turn, known = await outside.inside(
             company_id, FindTurn(notice_id=notice_id(told.ref)), system=True
@@ -187,12 +192,22 @@ async def _take(outside: Outside, told: Told, company_id: CompanyId) -> NoticeSt
             return NoticeStatus.APPLIED
         ref = told.subscription_ref or (known if told.type == PAYER_DELETED else None)
         as_of = outside.clock.now()
-        bought = None if ref is None else await _payments(outside).subscription(ref)
+        left = ASKING_S - (outside.clock.elapsed() - began)
+        bought = None if ref is None else await _asked(_payments(outside).subscription(ref), left)
         said = None if bought is None else _said(bought, as_of)
         take = TakeNotice(told=told, said=said, turn=turn)
         if await outside.inside(company_id, take, system=True):
             return NoticeStatus.APPLIED
     raise Busy("busy", retry_after_s=1)
+
+
+async def _asked(answer: Coroutine[Any, Any, Bought | None], left_s: float) -> Bought | None:
+    """What Stripe answers in the seconds that are left. Raises `PaymentsAway`, also when none are."""
+    try:
+        async with asyncio.timeout(max(left_s, 0)):
+            return await answer
+    except TimeoutError:
+        raise PaymentsAway("Stripe did not answer in time") from None
 
 
 def _said(it: Bought, as_of: fields.Moment) -> billing.ApplySubscription | None:
