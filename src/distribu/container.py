@@ -5,12 +5,14 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from dependency_injector import containers, providers
 from psycopg import AsyncConnection, Error, OperationalError
 
+from distribu.adapters import verify_export
 from distribu.adapters.argon2 import Argon2Hasher
 from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.hooks import HttpHooks
@@ -230,6 +232,11 @@ def _redis_limiter(url: str, clock: Clock, entropy: Entropy) -> "RedisLimiter":
 def sealing_keys(settings: Settings) -> Sequence[SealingKey]:
     """The keys that sign the audit log, by their public halves."""
     return Ed25519Notary(settings.sealing_ring()).keys
+
+
+def verifier() -> str:
+    """The one file that checks an export, as it is installed."""
+    return Path(verify_export.__file__).read_text(encoding="utf-8")
 
 
 def mailbox(settings: Settings) -> Mailbox | None:

@@ -11,6 +11,7 @@ import pytest
 
 from distribu import Harness, NotFound, Shop
 from distribu.application import views
+from distribu.application.audit import RecordAudit
 from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.kernel import Once
 from distribu.application.platform import SetStanding
@@ -26,6 +27,7 @@ from distribu.application.ports import (
     Parcel,
     Scope,
 )
+from distribu.application.sealing import seal
 from distribu.application.team import EndCompany
 from distribu.application.webhooks import (
     EditWebhook,
@@ -312,6 +314,21 @@ class QueueContract:
         assert await counts() == [0, deliveries + 1, mails], "what is tried again is still to be done"
         await shop.execute(EditWebhook(webhook_id=webhook.id, is_active=False))
         assert await counts() == [0, deliveries, mails], "nobody waits for a webhook that is off"
+
+    async def test_what_waits_to_be_sealed_is_counted_until_it_is(self, shop: Harness) -> None:
+        queue = shop.distribu.ports.queue
+        while await seal(shop.distribu):
+            pass
+        before = (await queue.backlog(now=shop.clock.now())).records
+        await shop.execute(RecordAudit(action="one"))
+        await shop.execute(RecordAudit(action="two"))
+        later = shop.clock.now() + timedelta(days=4_000)  # nothing else is that late
+        found = (await queue.backlog(now=later)).records
+        assert found.count == before.count + 2
+        assert found.late_s >= timedelta(days=4_000).total_seconds()
+        while await seal(shop.distribu):
+            pass
+        assert (await queue.backlog(now=shop.clock.now())).records == before
 
     async def test_what_waits_is_late_since_it_was_due(self, shop: Harness) -> None:
         queue = shop.distribu.ports.queue

@@ -1,6 +1,7 @@
 """What the seals promise, what the notary promises, and the use cases of the sealed log."""
 
 import asyncio
+import base64
 import csv
 import hashlib
 import io
@@ -17,12 +18,14 @@ from distribu import Actor, Forbidden, Harness, Invalid, Role, Shop
 from distribu.adapters.verify_export import Inspection, read_head, read_keys
 from distribu.application import views
 from distribu.application.audit import RecordAudit
+from distribu.application.kernel import Work
 from distribu.application.ports import Notary
 from distribu.application.sealing import (
     ErasePerson,
     ExportAudit,
     ExportFormat,
     HeadView,
+    MailHead,
     VerifyAudit,
     head_view,
     recorded,
@@ -30,6 +33,7 @@ from distribu.application.sealing import (
     sealing,
     signed_text,
 )
+from distribu.application.sessions import SignOut
 from distribu.application.shapes import encode
 from distribu.application.webhooks import EditWebhook, ListEvents, RegisterWebhook
 from distribu.domain.access import SCOPES, ActorKind
@@ -38,6 +42,7 @@ from distribu.domain.sealing import NO_HEAD, Frontier, Head, SealedRow, leaf
 from distribu.domain.values import CompanyId
 from distribu.domain.webhooks import WireEvent
 from tests.contracts.asking import contact_of, each, key_of, log_of, scope_of, sent_to, store_of
+from tests.contracts.visiting import contact_with_password, known, sign_in, signed_in, staff_with_password
 from tests.people import staff
 
 _ID = CompanyId("00000000-0000-7000-8000-000000000000")
@@ -296,6 +301,33 @@ class SealsContract:
         await shop.work()
         assert len([it for it in shop.mail if "audit log" in it.subject]) == 2
 
+    async def test_a_letter_that_fails_keeps_no_other_back(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = await shop.stranger()
+        await staff(shop, Role.OWNER)
+        owner = await staff(other, Role.OWNER)
+        await seal(shop.distribu)
+        shop.clock.advance(days=8)
+        await entries(shop, 1)
+        work, woken = MailHead.run, []
+
+        async def run(request: MailHead, work_: Work) -> None:
+            if work_.company_id == shop.company.id:
+                raise ValueError("no letter for this one")
+            await work(request, work_)
+
+        monkeypatch.setattr(MailHead, "run", run)
+        monkeypatch.setattr(shop.distribu, "wake", lambda: woken.append(True))
+        await seal(shop.distribu)
+        assert woken
+        monkeypatch.undo()
+        await shop.work()
+        assert [it.to for it in shop.mail if "audit log" in it.subject] == [owner.user.email]
+        shop.clock.advance(minutes=10)
+        await shop.work()
+        assert len([it for it in shop.mail if "audit log" in it.subject]) == 2
+
     async def test_a_letter_that_is_claimed_is_nobody_elses_until_the_claim_runs_out(
         self, shop: Harness
     ) -> None:
@@ -323,6 +355,31 @@ class SealsContract:
         assert await shop.distribu.ports.seals.erase(shop.company.id, "Ada Admin") == 0
         assert [(it.label, it.ip) for it in await log_of(shop, "custom.hello")] == [(None, None)]
         assert [it.label for it in await log_of(other, "custom.hello")] == ["Ada Admin"]
+
+    async def test_where_an_erased_person_signed_in_from_goes_with_them(self, shop: Harness) -> None:
+        """To the log they were a visitor then; it names their account, or the session of a contact."""
+        bo = await contact_with_password(shop, await shop.customer())
+        ada, eve = await staff_with_password(shop, Role.ADMIN), await staff_with_password(shop)
+        await shop.webhook(WireEvent.AUDIT_RECORDED)
+        await shop.execute(SignOut(), await signed_in(shop, bo, store=shop))
+        await shop.execute(RecordAudit(action="hello"), await signed_in(shop, ada))
+        await sign_in(shop, eve)
+        assert {it.label for it in await log_of(shop, "auth.login") if it.ip} == {"visitor"}
+        await shop.work()
+        await sign_in(shop, ada)
+        await sealed(shop)
+        for email in (bo, ada):
+            assert await shop.distribu.ports.seals.erase(shop.company.id, email) >= 3
+        idle = await staff_with_password(shop)
+        await sign_in(shop, idle)
+        assert (await shop.execute(ErasePerson(label=idle))).entries >= 1, "who has done nothing else, too"
+        assert (await shop.execute(ErasePerson(label="Nobody"))).entries == 0
+        (left,) = [it for it in await log_of(shop) if it.ip]
+        assert (left.action, left.entity_id) == ("auth.login", (await known(shop, eve)).id)
+        await shop.work()
+        feed = [json.loads(it.payload) for it in (await shop.execute(ListEvents())).items]
+        assert [it["id"] for it in feed if it.get("ip")] == [left.id]
+        assert (await shop.execute(VerifyAudit())).sound
 
 
 class NotaryContract:
@@ -404,9 +461,14 @@ class SealingUseCases:
         other = await shop.stranger()
         await sealed(shop)
         await sealed(other)
-        kept = encode(head_view((await heads_of(other))[-1])).decode()
-        verdict = await shop.execute(VerifyAudit(head=kept))
-        assert [it.kind for it in verdict.findings] == ["not_the_kept_head"]
+        kept = head_view((await heads_of(other))[-1])
+        with pytest.raises(Invalid) as refused:
+            await shop.execute(VerifyAudit(head=encode(kept).decode()))
+        told = f"this head is of another company, {other.company.id}: --company?"
+        assert refused.value.fields == {"head": told}
+        checked = offline(shop, await exported(shop), kept)
+        assert [it.kind for it in checked.findings] == ["not_the_kept_head"]
+        assert checked.unfit == told.removesuffix(": --company?")
 
     async def test_an_export_holds_all_and_is_checked_with_the_public_key_alone(self, shop: Harness) -> None:
         await entries(shop, 5, metadata={"of": 'ü"\\\n', "record": {"record": 1}})
@@ -461,6 +523,29 @@ class SealingUseCases:
         assert [json.loads(line)["record"]["action"] for line in lines if b'"record"' in line] == [
             f"custom.entry_{number}" for number in range(11)
         ]
+
+    async def test_a_part_of_the_log_is_checked_against_no_head_that_was_kept(self, shop: Harness) -> None:
+        """It shows neither that all between its records are there, nor that they are those of before."""
+        await entries(shop, 3)
+        await sealed(shop)
+        kept = head_view((await heads_of(shop))[-1])
+        checked = offline(shop, await exported(shop, action="custom"), kept)
+        assert [it.kind for it in checked.findings] == ["not_the_kept_head"]
+        assert "part of the log" in (checked.unfit or "")
+        assert (checked.whole, checked.filters) == (False, {"action": "custom"})
+
+    async def test_an_unknown_key_is_told_once(self, shop: Harness) -> None:
+        for _ in range(3):
+            await entries(shop, 1)
+            await sealed(shop)
+        inspection = Inspection(read_keys([base64.b64encode(bytes(32)).decode()]))
+        for line in await exported(shop):
+            inspection.read(line)
+        inspection.finish()
+        (found,) = inspection.findings
+        assert found.kind == "unknown_key"
+        assert found.what.startswith(f"unknown key {shop.distribu.ports.notary.keys[0].id}, ")
+        assert "`distribu audit keys`" in found.what
 
     async def test_an_export_that_was_cut_off_says_so(self, shop: Harness) -> None:
         await entries(shop, 3)

@@ -16,7 +16,7 @@ import pytest
 
 from distribu import Actor, Distribu, Role, Settings, Shop
 from distribu.adapters import verify_export
-from distribu.adapters.postgres import schema
+from distribu.adapters.postgres import schema, seals
 from distribu.application.audit import RecordAudit
 from distribu.application.sealing import ErasePerson, VerifyAudit, head_view
 from distribu.application.shapes import encode
@@ -85,6 +85,45 @@ class TestCommands:
         assert said.returncode == 1
         assert said.stdout.startswith("edited: record ")
 
+    def test_a_part_says_what_it_does_not_show(self, program: Program, acme: str, tmp_path: Path) -> None:
+        (key, *_) = program.json("audit", "keys")["data"]
+        whole, part, head = tmp_path / "audit.jsonl", tmp_path / "part.jsonl", tmp_path / "head.json"
+        program.json("audit", "export", "--company", acme, "--out", str(whole))
+        head.write_bytes(whole.read_bytes().splitlines()[-2])
+        program.json("audit", "export", "--company", acme, "--action", "custom", "--out", str(part))
+        first, signed, _, *others, last = part.read_bytes().splitlines()
+        without = [first, signed, *others, last.replace(b'"records":3', b'"records":2')]
+        part.write_bytes(b"\n".join(without) + b"\n")
+        said = alone(tmp_path, "--key", key["public"], str(part))
+        assert (said.returncode, said.stderr) == (0, "")
+        assert 'Part of the log (filters {"action": "custom"}): that records were left' in said.stdout
+        told = json.loads(alone(tmp_path, "--key", key["public"], "--json", str(part)).stdout)
+        assert (told["sound"], told["whole"], told["filters"]) == (True, False, {"action": "custom"})
+        newest = f"Company {told['companyId']}; the newest head is number {told['head']['number']}, of "
+        assert newest + told["head"]["at"] in said.stdout
+        said = alone(tmp_path, "--key", key["public"], "--head", str(head), str(part))
+        assert (said.returncode, said.stdout) == (2, "")
+        assert "this is a part of the log" in said.stderr
+        told = json.loads(alone(tmp_path, "--key", key["public"], "--json", str(whole)).stdout)
+        assert (told["whole"], told["filters"]) == (True, {})
+
+    def test_a_head_of_another_company_is_no_alarm(self, program: Program, acme: str, tmp_path: Path) -> None:
+        (key, *_) = program.json("audit", "keys")["data"]
+        export, head = tmp_path / "audit.jsonl", tmp_path / "head.json"
+        program.json("audit", "export", "--company", acme, "--out", str(export))
+        head.write_bytes(export.read_bytes().splitlines()[-2])
+        of = json.loads(head.read_bytes())["companyId"]
+        code, told = program.refused("audit", "verify", "--head", str(head))
+        assert (code, told["fields"]) == (10, {"head": f"this head is of another company, {of}: --company?"})
+        program.json("audit", "export", "--out", str(export))
+        said = alone(tmp_path, "--key", key["public"], "--head", str(head), str(export))
+        assert (said.returncode, said.stdout) == (2, "")
+        assert f"this head is of another company, {of}" in said.stderr
+
+    def test_the_one_file_is_had_from_the_command(self, program: Program) -> None:
+        done = program.call("audit", "verifier")
+        assert (done.code, done.out) == (0, Path(verify_export.__file__).read_text(encoding="utf-8"))
+
     def test_what_the_one_file_cannot_understand(self, tmp_path: Path) -> None:
         empty = tmp_path / "empty"
         empty.write_text("")
@@ -108,6 +147,17 @@ class TestCommands:
         head.write_bytes(export.read_bytes().splitlines()[-2])
         told = program.json("audit", "verify", "--company", acme, "--head", str(head))
         assert (told["sound"], told["findings"]) == (True, [])
+        for number in range(12):
+            program.json("audit", "record", f"more_{number}", "--company", acme, f"text={'x' * 1000}")
+        program.json("audit", "export", "--company", acme, "--out", str(export))
+        assert export.stat().st_size > 10_000
+        done = program.call("audit", "verify", "--company", acme, "--head", str(export))
+        assert done.code == 0
+        assert "the newest head is number 2" in done.out
+        whole = [line for line in export.read_bytes().splitlines(keepends=True) if b"x" * 1000 not in line]
+        export.write_bytes(b"".join(whole[:-2]) + whole[-2].replace(b'"size":', b'"size":1') + whole[-1])
+        done = program.call("audit", "verify", "--company", acme, "--head", str(export))
+        assert (done.code, done.out.partition(":")[0]) == (20, "not_the_kept_head")
         head.write_text(head.read_text().replace('"size":', '"size":1'))
         done = program.call("audit", "verify", "--company", acme, "--head", str(head))
         assert (done.code, done.out.partition(":")[0]) == (20, "not_the_kept_head")
@@ -173,6 +223,50 @@ async def test_an_erased_person_is_found_nowhere_and_every_proof_holds(
     verdict = await shop.execute(VerifyAudit(head=kept))
     assert (verdict.findings, verdict.nameless) == ([], 2)
     assert LABEL not in caplog.text
+
+
+async def test_a_seal_in_between_brings_nobody_back_who_is_erased(
+    distribu: Distribu, settings: Settings, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who seals meanwhile waits until the person is gone from all, and a crash leaves all or nothing."""
+    canary = Actor.staff(shop.company.id, Role.ADMIN, id="u-1", label=LABEL, ip=IP)
+    await shop.webhook(WireEvent.AUDIT_RECORDED)
+    await sealed(shop)
+    await shop.execute(RecordAudit(action="hello"), canary)
+    execute, sealing = psycopg.AsyncConnection.execute, []
+
+    async def with_a_seal_in_between(self: Any, query: Any, *given: Any, **more: Any) -> Any:
+        if query is seals._ERASE:
+            sealing.append(asyncio.create_task(sealed(shop)))
+            while not waiting_for_a_lock(settings):  # in another process
+                assert not sealing[0].done(), "sealed while a person was being erased"
+                await asyncio.sleep(0.01)
+        return await execute(self, query, *given, **more)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", with_a_seal_in_between)
+    assert await distribu.ports.seals.erase(shop.company.id, LABEL) == 1
+    assert await sealing[0] > 0
+    assert canaries(settings) == {}
+
+    async def broken(self: Any, query: Any, *given: Any, **more: Any) -> Any:
+        if "UPDATE distribu.outbox SET payload" in str(query):
+            raise RuntimeError("crashed")
+        return await execute(self, query, *given, **more)
+
+    await shop.execute(RecordAudit(action="hello"), canary)
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", broken)
+    with pytest.raises(RuntimeError):
+        await distribu.ports.seals.erase(shop.company.id, LABEL)
+    assert canaries(settings) == {"record_people": 1}
+    monkeypatch.undo()
+    assert await distribu.ports.seals.erase(shop.company.id, LABEL) == 1
+    assert canaries(settings) == {}
+
+
+def waiting_for_a_lock(settings: Settings) -> bool:
+    """Whether anybody waits for somebody else's row."""
+    with psycopg.connect(superuser(settings), autocommit=True) as root:
+        return bool(root.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
 
 
 async def test_sealing_adds_no_statement_to_placing_an_order(distribu: Distribu, shop: Shop) -> None:

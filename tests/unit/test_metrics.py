@@ -210,6 +210,8 @@ async def test_deliveries_and_mails_are_counted_and_what_waits(shop: Harness) ->
     waiting = await told(shop)
     assert waiting['distribu_waiting{what="events"}'] == 1
     assert waiting['distribu_waiting_late_seconds{what="events"}'] == 7
+    assert waiting['distribu_waiting{what="records"}'] > 0
+    assert waiting['distribu_waiting_late_seconds{what="records"}'] == 7
     shop.receivers.answer = lambda _: Reply(500, {}, "", "")
     await shop.work()
     shop.receivers.answer = lambda _: Reply(200, {}, "", "")
@@ -222,6 +224,7 @@ async def test_deliveries_and_mails_are_counted_and_what_waits(shop: Harness) ->
     assert after['distribu_deliveries_total{outcome="delivered"}'] == len(shop.received) - 1
     assert after['distribu_mails_total{outcome="sent"}'] == len(shop.mail) > 0
     assert after['distribu_waiting{what="events"}'] == 0
+    assert after['distribu_waiting{what="records"}'] == 0
     assert after['distribu_waiting{what="deliveries"}'] == 1
 
 

@@ -35,7 +35,10 @@ class Ed25519Notary:
             head = None if kept is None else verify_export.read_head(kept)
         except ValueError as wrong:
             raise Invalid("invalid_request", fields={"head": str(wrong)}) from None
-        return _Examination(verify_export.Inspection(self._public, kept=head, company_id=company_id))
+        inspection = verify_export.Inspection(self._public, kept=head, company_id=company_id)
+        if inspection.unfit is not None:
+            raise Invalid("invalid_request", fields={"head": f"{inspection.unfit}: --company?"})
+        return _Examination(inspection)
 
 
 class _Examination:

@@ -14,6 +14,8 @@ the log the one head comes first, and every record carries its inclusion proof (
 
 Give it a head that you have kept (a webhook ``audit.sealed``, the text of a weekly mail, the last line but
 one of an earlier export): only that can show that the end of the log was cut off, or all of it made anew.
+It is checked against all of a log. Of a part it shows that every record in it was sealed as it is, and not
+that none is missing from it; a head that was kept is refused there.
 """
 
 import argparse
@@ -167,14 +169,18 @@ class Inspection:
         self.last: Mapping[str, Any] | None = None
         self.kept = kept
         self.kept_seen = False
+        self.company = company_id
+        self.whole: bool | None = None
+        self.filters: Any = None
         self._keys = {name: Ed25519PublicKey.from_public_bytes(key) for name, key in keys.items()}
-        self._company = company_id
-        self._whole: bool | None = None
         self._next = self._lines = 0
         self._tree = Tree()
         self._broken = self._ended = False
         self._segment = Segment()
+        self._unknown: set[str] = set()
         self._number, self._previous = 0, "0" * 64
+        self.unfit = None if kept is None else self._misfit(kept)
+        """Why the head that was kept can say nothing about this log."""
         if kept is not None:
             self._look_at_kept(kept)
 
@@ -182,6 +188,14 @@ class Inspection:
     def sound(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
+
+    def _misfit(self, kept: Mapping[str, Any]) -> str | None:
+        """Why a head can say nothing about this log, as far as that is known by now."""
+        if self.company is not None and kept["companyId"] != self.company:
+            return f"this head is of another company, {kept['companyId']}"
+        if self.whole is False:
+            return "this is a part of the log, and a head is checked against all of it: export it unfiltered"
+        return None
 
     def _found(self, kind: str, what: str) -> None:
         if len(self.findings) < FINDINGS_MAX:
@@ -207,7 +221,8 @@ class Inspection:
         wrong = self._genuine(kept)
         if wrong is not None:
             self.kept = None
-            self._found("not_the_kept_head", f"the head that was kept: {KINDS[wrong]}")
+            known = "; `distribu audit keys` lists all" if wrong == "unknown_key" else ""
+            self._found("not_the_kept_head", f"the head that was kept: {KINDS[wrong]}{known}")
 
     # line by line
 
@@ -220,7 +235,7 @@ class Inspection:
             kind = value["type"]
             if self._ended:
                 self._found("malformed", "there is more after the end")
-            elif self._whole is None:
+            elif self.whole is None:
                 self._begin(value)
             elif kind == "record":
                 self._record(value, line)
@@ -238,14 +253,15 @@ class Inspection:
         if value["type"] != EXPORT or value["v"] != 1:
             raise ValueError(value["type"])
         company = value["companyId"]
-        if self._company is None:
-            self._company = company
-        if company != self._company:
+        if self.company is None:
+            self.company = company
+        if company != self.company:
             self._found("foreign", f"this is the log of company {company}")
-        if self.kept is not None and self.kept["companyId"] != company:
-            self._found("not_the_kept_head", f"the head that was kept is company {self.kept['companyId']}'s")
+        self.whole, self.filters = bool(value["whole"]), value.get("filters")
+        if self.kept is not None and (unfit := self._misfit(self.kept)) is not None:
+            self.unfit = unfit
+            self._found("not_the_kept_head", unfit)
             self.kept = None
-        self._whole = bool(value["whole"])
 
     def _record(self, value: Mapping[str, Any], line: bytes) -> None:
         position, id = value["position"], value["id"]
@@ -262,7 +278,7 @@ class Inspection:
         sealed = bytes.fromhex(value["leaf"])
         if text is not None:
             self._look_into(value, f"record {id} at position {position}")
-        if not self._whole:
+        if not self.whole:
             self._proven(value, there)
             return
         if position > self._next:
@@ -288,7 +304,7 @@ class Inspection:
         if not isinstance(record, dict):
             self._found("edited", f"{name} is none any more")
             return
-        if record["companyId"] != self._company:
+        if record["companyId"] != self.company:
             self._found("foreign", f"{name} is of company {record['companyId']}")
         if record["id"] != value["id"]:
             self._found("edited", f"{name} calls itself {record['id']}")
@@ -317,10 +333,10 @@ class Inspection:
         number, size = int(head["number"]), int(head["size"])
         wrong = self._genuine(head)
         if wrong is not None:
-            self._found(wrong, f"head {number}" + (f", key {head['key']}" if wrong == "unknown_key" else ""))
-        elif head["companyId"] != self._company:
+            self._wrong(head, number, wrong)
+        elif head["companyId"] != self.company:
             self._found("foreign", f"head {number} is company {head['companyId']}'s")
-        if self._whole:
+        if self.whole:
             self._chained(head, number, sound=wrong is None)
             self._name_segment()
             if size != self._next:
@@ -336,6 +352,14 @@ class Inspection:
             if wrong is None and signed_text(head) != signed_text(self.kept):
                 self._found("forked", f"head {number} is another than the one that was kept")
         self.last = head
+
+    def _wrong(self, head: Mapping[str, Any], number: int, wrong: str) -> None:
+        if wrong != "unknown_key":
+            self._found(wrong, f"head {number}")
+        elif (key := head["key"]) not in self._unknown:
+            if len(self._unknown) < FINDINGS_MAX:
+                self._unknown.add(key)
+            self._found(wrong, f"unknown key {key}, from head {number} on; `distribu audit keys` lists all")
 
     def _chained(self, head: Mapping[str, Any], number: int, *, sound: bool) -> None:
         if number != self._number + 1:
@@ -381,7 +405,7 @@ class Inspection:
         if (value["records"], value["heads"]) != (self.records, self.heads):
             self._found("incomplete", f"there were {value['records']} records and {value['heads']} heads")
         signed = 0 if self.last is None else int(self.last["size"])
-        if self._whole and self._next > signed:
+        if self.whole and self._next > signed:
             self._found("head_missing", f"no head is signed over positions {signed} to {self._next - 1}")
         if self.kept is None:
             return
@@ -460,6 +484,8 @@ def main(words: Sequence[str] | None = None) -> int:
                         f"{given.export} is no export as JSON Lines (JSONL): CSV and OCSF prove nothing"
                     )
                 inspection.read(line)
+                if inspection.unfit is not None:
+                    raise ValueError(inspection.unfit)
     except OSError as wrong:
         sys.stderr.write(f"verify_export: {wrong.filename}: {wrong.strerror}\n")
         return 2
@@ -470,6 +496,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if given.json:
         told = {
             "sound": inspection.sound,
+            "companyId": inspection.company,
+            "whole": inspection.whole,
+            "filters": inspection.filters,
             "records": inspection.records,
             "heads": inspection.heads,
             "nameless": inspection.nameless,
@@ -487,7 +516,16 @@ def main(words: Sequence[str] | None = None) -> int:
         f"{inspection.records} records, {inspection.heads} heads, {inspection.nameless} records that name"
         f" nobody any more: {'as they were sealed' if inspection.sound else 'NOT as they were sealed'}"
     )
-    if kept is None:
+    if (last := inspection.last) is not None:
+        _say(
+            f"Company {inspection.company}; the newest head is number {last['number']}, of {last.get('at')}."
+        )
+    if inspection.whole is False:
+        _say(
+            f"Part of the log (filters {json.dumps(inspection.filters)}): that records were left out does not"
+            " show here, nor that all of the log was made anew."
+        )
+    elif kept is None:
         _say("No head from elsewhere was given: that the end was cut off, or all made anew, would not show.")
     return 0 if inspection.sound else 1
 

@@ -54,8 +54,11 @@ class Seals(Protocol):
         """The newest head was mailed: there is no other letter within `MAILED_EVERY`."""
         ...
 
-    async def erase(self, company_id: CompanyId, label: str) -> int:
+    async def erase(self, company_id: CompanyId, label: str, accounts: Sequence[str] = ()) -> int:
         """Delete what names the person of this label in a company's log, addresses included.
+
+        What is recorded of a visitor goes too where it is about an account of theirs or a session of it:
+        one of ``accounts``, or of those that have acted by the label.
 
         Returns of how many entries. The records and their seals stay as they are. What webhooks are told
         of records, and the feed still has, names them no more either.
@@ -111,6 +114,6 @@ class Notary(Protocol):
     def examine(self, company_id: CompanyId, kept: str | None) -> Inspection:
         """Begin with the log of a company; ``kept`` is a head from elsewhere, as JSON.
 
-        Raises `Invalid` for one that is none.
+        Raises `Invalid` for one that is none, or another company's.
         """
         ...

@@ -305,11 +305,12 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is still to be done, of all companies: events to relay, deliveries and mails to make."""
+    """What is still to be done, of all companies: relay events, make deliveries and mails, seal records."""
 
     events: Waiting
     deliveries: Waiting
     mails: Waiting
+    records: Waiting
 
 
 class Queue(Protocol):

@@ -4,6 +4,7 @@ Sealing runs in the worker and belongs to the machine; reading what was sealed i
 """
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ from distribu.domain.sealing import (
     Tree,
 )
 from distribu.domain.values import CompanyId
+
+log: Final = logging.getLogger("distribu.seals")
 
 SEAL_BATCH: Final = 2_000
 """Records of one company under one new head."""
@@ -120,8 +123,13 @@ async def seal(distribu: Distribu) -> int:
     heads = await ports.seals.tell(lambda head: encode(head_view(head)).decode(), now=now)
     due = await ports.seals.claim_letters(limit=LETTERS, now=now, claim_s=LETTER_CLAIM_S)
     for company_id in due:
-        await distribu.run(Actor.system(company_id), MailHead())
-        await ports.seals.mailed(company_id, now=now)
+        try:
+            await distribu.run(Actor.system(company_id), MailHead())
+            await ports.seals.mailed(company_id, now=now)
+        except Exception:
+            log.exception(
+                "the head of company %s is not mailed; its claim runs out and it is tried again", company_id
+            )
     if sealed or heads:
         distribu.wake()  # webhooks may be told of either
     return sealed + heads + len(due)
@@ -367,7 +375,8 @@ class ExportAudit(Process[AsyncIterator[bytes]], frozen=True, kw_only=True):
     """Take the audit log out, oldest first, piece by piece and however long it is.
 
     What waits to be sealed is sealed first, the record of this export with it. As JSONL every record
-    comes with what it takes to check it with the public key alone.
+    comes with what it takes to check it with the public key alone. With filters that is each record
+    by itself: that others were left out does not show.
     """
 
     needs = Permission.AUDIT_READ
@@ -474,6 +483,21 @@ class NoteErasure(Command[None], frozen=True, kw_only=True):
         work.record(PersonErased())
 
 
+class ReadAccounts(Query[Sequence[str]], frozen=True, kw_only=True):
+    """The accounts that go by a label at a company's doors: of its team, and of its store."""
+
+    needs = None
+    internal = True
+
+    label: Annotated[str, Meta(min_length=1, max_length=300)]
+
+    async def run(self, reads: Reads) -> Sequence[str]:
+        member, login = await reads.together(
+            reads.members.by_email(self.label), reads.logins.by_email(self.label)
+        )
+        return [*([member.user_id] if member else ()), *([login.id] if login else ())]
+
+
 class ErasedView(View, frozen=True, kw_only=True):
     """Of how many entries a person was taken out."""
 
@@ -483,8 +507,8 @@ class ErasedView(View, frozen=True, kw_only=True):
 class ErasePerson(Process[ErasedView], frozen=True, kw_only=True):
     """Take a person out of the audit log: what it calls them, and the addresses they came from.
 
-    ``label`` is what the log calls them, for people their email address. The entries stay, and every
-    proof over them; they name nobody any more.
+    ``label`` is what the log calls them, for people their email address. What it has of their signing in
+    goes too. The entries stay, and every proof over them; they name nobody any more.
     """
 
     needs = Permission.AUDIT_ERASE
@@ -494,4 +518,5 @@ class ErasePerson(Process[ErasedView], frozen=True, kw_only=True):
     async def run(self, outside: Outside) -> ErasedView:
         company_id = _company(outside)
         await outside.inside(company_id, NoteErasure())
-        return ErasedView(entries=await outside.seals.erase(company_id, self.label))
+        accounts = await outside.inside(company_id, ReadAccounts(label=self.label))
+        return ErasedView(entries=await outside.seals.erase(company_id, self.label, accounts))

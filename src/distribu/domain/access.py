@@ -15,6 +15,9 @@ from distribu.domain.values import ApiKeyId, CompanyId, CustomerId, Secret
 API_KEYS_MAX: Final = 1_000
 """Keys a company may have that are not revoked."""
 
+VISITOR: Final = "visitor"
+"""What the audit log calls somebody who has not signed in."""
+
 ACTOR_ID_MAX: Final = 100
 ACTOR_LABEL_MAX: Final = 300
 IP_MAX: Final = 45
@@ -196,7 +199,7 @@ class Actor:
         """Somebody who has not signed in: at the platform's door, or at that of a store."""
         return cls(
             kind=ActorKind.USER if company_id is None else ActorKind.CUSTOMER,
-            label="visitor",
+            label=VISITOR,
             company_id=company_id,
             permissions=frozenset({Permission.VISIT}),
             ip=ip,

@@ -1,6 +1,6 @@
 """The seals of the audit log: a Merkle tree over its records, and the heads that are signed over that.
 
-The hashing is that of RFC 6962, section 2.1; verifying follows RFC 9162, sections 2.1.3 and 2.1.4.
+The hashing is that of RFC 6962, section 2.1.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ class Tree:
         return self.levels[-1][0] if self.levels[-1] else Frontier().root
 
     def path(self, index: int) -> list[bytes]:
-        """What proves that a leaf is in the tree at this place: its partners, from the bottom up."""
+        """PATH(m, D[n]) of RFC 6962, 2.1.1, which proves a leaf: its partners, from the bottom up."""
         if not 0 <= index < len(self.levels[0]):
             raise Bug("no such leaf")
         path = []
@@ -103,71 +103,6 @@ class Tree:
                 path.append(level[index ^ 1])
             index >>= 1
         return path
-
-
-def inclusion(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """PATH(m, D[n]) of RFC 6962, 2.1.1."""
-    return Tree.of(leaves).path(index)
-
-
-def included(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Whether a path proves that a leaf is at a place of the tree with this size and root."""
-    if not 0 <= index < size:
-        return False
-    at, last, found = index, size - 1, leaf
-    for step in path:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            found = node(step, found)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            found = node(found, step)
-        at, last = at >> 1, last >> 1
-    return last == 0 and found == root
-
-
-def consistency(leaves: Sequence[bytes], old: int) -> list[bytes]:
-    """PROOF(m, D[n]) of RFC 6962, 2.1.2: that the tree of the first ``old`` leaves grew into this one."""
-    if not 0 < old <= len(leaves):
-        raise Bug("no such tree")
-
-    def proof(old: int, leaves: Sequence[bytes], complete: bool) -> list[bytes]:
-        if old == len(leaves):
-            return [] if complete else [Tree.of(leaves).root]
-        split = 1 << (len(leaves) - 1).bit_length() - 1
-        if old <= split:
-            return [*proof(old, leaves[:split], complete), Tree.of(leaves[split:]).root]
-        return [*proof(old - split, leaves[split:], False), Tree.of(leaves[:split]).root]
-
-    return proof(old, leaves, True)
-
-
-def consistent(old: int, old_root: bytes, size: int, root: bytes, path: Sequence[bytes]) -> bool:
-    """Whether a path proves that the tree of size ``old`` is the beginning of the other."""
-    if not 0 < old <= size:
-        return False
-    if old == size:
-        return not path and old_root == root
-    steps = [old_root, *path] if old.bit_count() == 1 else list(path)
-    if not steps:
-        return False
-    at, last = old - 1, size - 1
-    while at & 1:
-        at, last = at >> 1, last >> 1
-    before = after = steps[0]
-    for step in steps[1:]:
-        if last == 0:
-            return False
-        if at & 1 or at == last:
-            before, after = node(step, before), node(step, after)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            after = node(after, step)
-        at, last = at >> 1, last >> 1
-    return last == 0 and before == old_root and after == root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import rich_click as click
 
 from distribu.application.audit import ListAudit, RecordAudit
 from distribu.application.sealing import ErasePerson, ExportAudit, ExportFormat, VerifyAudit
-from distribu.container import sealing_keys
+from distribu.container import sealing_keys, verifier
 from distribu.domain.access import ActorKind
 from distribu.domain.accounts import REALM
 from distribu.entrypoints import asking, operating, showing
@@ -18,7 +18,10 @@ NOT_AS_SEALED: Final = 20
 """The exit code when the log is not as it was sealed."""
 
 HEAD_MAX: Final = 10_000
-"""Bytes of a file with a head in it."""
+"""Bytes of a file with a head in it, if it is no export."""
+
+EXPORT: Final = b'"distribu.audit.export"'
+HEAD: Final = b'{"type":"distribu.audit.head"'
 
 _of_company = click.option("--company", metavar="SLUG", help="Which company; without it the platform.")
 
@@ -80,7 +83,7 @@ def audit_record(
     "--head",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="A head that was kept elsewhere: a webhook's body, what a weekly mail says, a line of an export.",
+    help="A head that was kept elsewhere: a webhook's body, a weekly mail's text, an earlier export.",
 )
 @operating.command
 def audit_verify(company: str | None, head: Path | None, data_dir: str | None) -> None:
@@ -94,7 +97,7 @@ def audit_verify(company: str | None, head: Path | None, data_dir: str | None) -
     kept = None
     if head is not None:
         try:
-            kept = head.read_bytes()[: HEAD_MAX + 1].decode() or " "
+            kept = _kept(head)
         except UnicodeDecodeError:
             raise asking.NotUnderstood(f"{head} holds no text.") from None
     verdict = operating.operate(
@@ -110,10 +113,24 @@ def audit_verify(company: str | None, head: Path | None, data_dir: str | None) -
             f"{verdict.records} records, {verdict.heads} heads, {verdict.nameless} records that name nobody"
             f" any more: {state}"
         )
+        if verdict.head is not None:
+            of, number, at = verdict.head.company_id, verdict.head.number, verdict.head.at
+            click.echo(f"Company {of}; the newest head is number {number}, of {at}.")
         if kept is None:
             click.echo("Without a head kept elsewhere a cut-off end would not show: --head FILE.")
     if not verdict.sound:
         sys.exit(NOT_AS_SEALED)
+
+
+def _kept(file: Path) -> str:
+    """What of a file may be a head: of an export its last one, otherwise all of it."""
+    with file.open("rb") as lines:
+        text = lines.read(HEAD_MAX + 1)
+        if EXPORT in text.partition(b"\n")[0]:
+            lines.seek(0)
+            for line in lines:
+                text = line if line.startswith(HEAD) else text
+    return text.decode() or " "
 
 
 @audit.command("export")
@@ -191,6 +208,16 @@ def audit_keys(data_dir: str | None) -> None:
     showing.view({"data": [{"id": key.id, "public": key.public} for key in keys]}, "id", "public")
 
 
+@audit.command("verifier")
+@operating.command
+def audit_verifier(data_dir: str | None) -> None:
+    """The one file that checks an export: with Python, the package cryptography and the public key, offline.
+
+    Example: distribu audit verifier > verify_export.py
+    """
+    click.echo(verifier(), nl=False)
+
+
 @audit.command("erase-person")
 @click.argument("label")
 @_of_company
@@ -200,6 +227,9 @@ def audit_erase_person(label: str, company: str | None, yes: bool, data_dir: str
     """Take a person out of the log: what it calls them (LABEL), and the addresses they came from.
 
     The entries stay and can be proven as before; they name nobody any more. This cannot be undone.
+
+    Where they signed in from goes too, if their account is still there or has acted in this log under that
+    name. Of a contact's sign-in it does while the session is kept.
 
     Example: distribu audit erase-person bo@corner-shop.example --company acme
     """

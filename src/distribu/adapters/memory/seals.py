@@ -1,7 +1,7 @@
 """The seals in memory."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -101,23 +101,24 @@ class MemorySeals:
         sealed = self._store.seals[company_id]
         sealed.mailed_at, sealed.mail_at, sealed.claimed_until = now, None, None
 
-    async def erase(self, company_id: CompanyId, label: str) -> int:
+    async def erase(self, company_id: CompanyId, label: str, accounts: Sequence[str] = ()) -> int:
         shelf = self._store.shelves[company_id]
-        shelf.outbox = [(_unnamed(message, label), at) for message, at in shelf.outbox]
+        gone: set[str] = shelf.erase(label, accounts)
+        shelf.outbox = [(_unnamed(message, gone, label), at) for message, at in shelf.outbox]
         feed = self._store.feeds[company_id]
-        feed.events = [(_unnamed(event, label), at) for event, at in feed.events]
-        return int(shelf.erase(label))
+        feed.events = [(_unnamed(event, gone, label), at) for event, at in feed.events]
+        return len(gone)
 
 
 _Told = TypeVar("_Told", Message, Happened)
 
 
-def _unnamed(event: _Told, label: str) -> _Told:
-    """What is told of a record, without the person of this label."""
+def _unnamed(event: _Told, gone: Container[str], label: str) -> _Told:
+    """What is told of a record, without a person who is gone from it."""
     if event.name != WireEvent.AUDIT_RECORDED:
         return event
     payload = msgspec.json.decode(event.payload)
-    if payload["actorLabel"] != label:
+    if event.id not in gone and payload["actorLabel"] != label:
         return event
     text = msgspec.json.encode(payload | {"actorLabel": None, "ip": None}).decode()
     return replace(event, payload=text)

@@ -61,7 +61,7 @@ from distribu.application.ports import (
     Waiting,
     everything_told,
 )
-from distribu.domain.access import ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant, Standing
+from distribu.domain.access import VISITOR, ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant, Standing
 from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.audit import Record, holds
 from distribu.domain.billing import Counted, Subscription, month_of
@@ -175,11 +175,21 @@ class _Shelf:
             it.admit(Counted.ORDERS, already, at=made.created_at)
         self.made = (month, already + 1)
 
-    def erase(self, label: str) -> int:
-        """Take a person out of the log. Returns of how many entries."""
-        before = self.records
-        self.records = [replace(it, label=None, ip=None) if it.label == label else it for it in before]
-        return sum(it.label == label for it in before)
+    def erase(self, label: str, known: Iterable[str]) -> set[str]:
+        """Take a person out of the log, with those accounts. Returns of which entries."""
+        people = (ActorKind.USER, ActorKind.CUSTOMER)
+        acted = {it.actor_id for it in self.records if it.label == label and it.actor_kind in people} - {""}
+        accounts = acted.union(known)
+        sessions = self.entities[Session].values()
+        theirs = accounts | {it.id for it in sessions if it.holder_id in accounts}
+        salts = {
+            self.texts[it.id].salt
+            for it in self.records
+            if it.label == label or (it.label == VISITOR and it.entity_id in theirs)
+        }
+        gone = {it.id for it in self.records if it.label is not None and self.texts[it.id].salt in salts}
+        self.records = [replace(it, label=None, ip=None) if it.id in gone else it for it in self.records]
+        return gone
 
 
 class MemoryStore:
@@ -486,7 +496,13 @@ class MemoryStore:
             for mail in self.shelves[company_id].mails
             if mail.due is not None
         ]
-        return Backlog(_waiting(events, now), _waiting(deliveries, now), _waiting(mails, now))
+        records = [
+            record.at
+            for company_id, shelf in self.shelves.items()
+            for record in shelf.records
+            if record.id not in self.seals[company_id].rows
+        ]
+        return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records)))
 
     async def purge(self, *, now: datetime) -> int:
         gone = 0

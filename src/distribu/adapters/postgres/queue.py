@@ -12,6 +12,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from distribu.adapters.postgres.driver import teach
 from distribu.adapters.postgres.finishing import AttemptStore
 from distribu.adapters.postgres.forgetting import FEED_HEAD, forget
+from distribu.adapters.postgres.seals import OLDEST_UNSEALED
 from distribu.application.ports import (
     BACKLOG_MAX,
     DELIVERIES_KEPT,
@@ -231,7 +232,14 @@ SELECT count(*), min(due) FROM (
     SELECT next_attempt_at AS due FROM distribu.mails
     WHERE status = 'PENDING' AND NOT {_SHUT} ORDER BY next_attempt_at LIMIT %(most)s
 ) AS mails
-"""  # noqa: S608  # of three texts of ours
+UNION ALL
+SELECT (
+    SELECT count(*) FROM (SELECT FROM distribu.unsealed LIMIT %(most)s) AS unsealed
+), (
+    SELECT min(records.at) FROM ({OLDEST_UNSEALED}) AS oldest
+    JOIN distribu.records ON records.company_id = oldest.company_id AND records.id = oldest.record_id
+)
+"""  # noqa: S608  # of four texts of ours
 
 
 _SEALED: Final = """
@@ -431,10 +439,10 @@ class PostgresQueue:
     async def backlog(self, *, now: datetime) -> Backlog:
         async with self.pool.connection() as connection:
             rows = await (await connection.execute(_BACKLOG, {"most": BACKLOG_MAX})).fetchall()
-        events, deliveries, mails = (
+        events, deliveries, mails, records = (
             Waiting(count, max(0.0, (now - (first or now)).total_seconds())) for count, first in rows
         )
-        return Backlog(events, deliveries, mails)
+        return Backlog(events, deliveries, mails, records)
 
     async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
         changed = 0

@@ -16,6 +16,7 @@ from distribu.adapters.postgres.mapping import mine
 from distribu.adapters.postgres.reading import Finder, PostgresRead
 from distribu.application.notary import Telling
 from distribu.application.ports import Entropy, Sealing
+from distribu.domain.access import VISITOR
 from distribu.domain.sealing import MAILED_EVERY, TOLD_EVERY, Frontier, Head, SealedRow, Tip, leaf
 from distribu.domain.values import CompanyId
 from distribu.domain.webhooks import WireEvent
@@ -24,8 +25,8 @@ log: Final = logging.getLogger("distribu.seals")
 
 _COMPANIES_MAX: Final = 100
 
-# From company to company along the key, whatever waits of each: whose oldest is oldest comes first.
-_WAITING: Final = """
+# From company to company along the key, whatever waits of each.
+OLDEST_UNSEALED: Final = """
 WITH RECURSIVE found (company_id) AS (
     (SELECT company_id FROM distribu.unsealed ORDER BY company_id LIMIT 1)
     UNION ALL
@@ -33,11 +34,14 @@ WITH RECURSIVE found (company_id) AS (
             ORDER BY company_id LIMIT 1)
     FROM found WHERE found.company_id IS NOT NULL
 )
-SELECT company_id FROM found, LATERAL (
-    SELECT seq FROM distribu.unsealed WHERE unsealed.company_id = found.company_id ORDER BY seq LIMIT 1
+SELECT company_id, seq, record_id FROM found, LATERAL (
+    SELECT seq, record_id FROM distribu.unsealed WHERE unsealed.company_id = found.company_id
+    ORDER BY seq LIMIT 1
 ) AS oldest
-ORDER BY seq LIMIT %(companies)s
 """
+"""The record of each company that has waited longest to be sealed: its company, place in line, and id."""
+
+_WAITING: Final = f"{OLDEST_UNSEALED} ORDER BY seq LIMIT %(companies)s"
 
 # One at a time per company: who comes second reads the head that the first has made.
 _LOCK: Final = """
@@ -100,9 +104,37 @@ FROM unnest(%(ids)s::uuid[], %(times)s::timestamptz[], %(payloads)s::text[])
 ORDER BY place
 """
 
+# Who signs in is a visitor to the log, and what is recorded of that is about the account or its session.
+_ERASE: Final = """
+WITH accounts AS (
+    SELECT DISTINCT actor_id FROM distribu.records
+    JOIN distribu.record_people AS person
+        ON person.company_id = records.company_id AND person.id = records.person_id
+    WHERE records.company_id = %(company)s AND person.label = %(label)s
+        AND actor_kind IN ('USER', 'CUSTOMER') AND actor_id <> ''
+    UNION
+    SELECT unnest(%(accounts)s::text[])
+), theirs AS (
+    SELECT actor_id AS id FROM accounts
+    UNION ALL
+    SELECT sessions.id::text FROM distribu.sessions JOIN accounts ON actor_id = holder_id::text
+    WHERE company_id = %(company)s
+), gone AS (
+    DELETE FROM distribu.record_people WHERE company_id = %(company)s AND (
+        label = %(label)s OR label = %(visitor)s AND id IN (
+            SELECT person_id FROM distribu.records
+            WHERE company_id = %(company)s AND entity_id IN (SELECT id FROM theirs)
+        )
+    ) RETURNING id
+)
+SELECT records.id FROM gone
+JOIN distribu.records ON records.company_id = %(company)s AND records.person_id = gone.id
+"""
+
 _UNNAME: Final = """
 UPDATE distribu.{} SET payload = (payload::jsonb || '{{"actorLabel": null, "ip": null}}')::text
-WHERE company_id = %(company)s AND name = %(recorded)s AND payload::jsonb ->> 'actorLabel' = %(label)s
+WHERE company_id = %(company)s AND name = %(recorded)s
+    AND (id = ANY (%(ids)s::uuid[]) OR payload::jsonb ->> 'actorLabel' = %(label)s)
 """
 
 _TO_TELL: Final = """
@@ -135,6 +167,7 @@ class PostgresSeals:
     def __init__(self, pool: AsyncConnectionPool[AsyncConnection[Any]], *, entropy: Entropy) -> None:
         self._pool = pool
         self._entropy = entropy
+        self._altered: dict[CompanyId, Tip] = {}
 
     async def seal(
         self,
@@ -162,7 +195,7 @@ class PostgresSeals:
     async def _waiting(self) -> list[CompanyId]:
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_WAITING, {"companies": _COMPANIES_MAX})).fetchall()
-        return [id for (id,) in rows]
+        return [id for id, *_ in rows]
 
     async def _seal_company(
         self, company: CompanyId, make: Sealing, tell: Telling, limit: int, now: datetime
@@ -173,13 +206,16 @@ class PostgresSeals:
             row = await (await connection.execute(_TIP, of_company)).fetchone()
             tip = None if row is None else Tip(head=_head(row), frontier=_frontier(row[2], row[8]))
             if tip is not None and not tip.sound:
-                log.error(
-                    "head %s of company %s was altered: nothing of it is sealed any more, see"
-                    " `distribu audit verify`",
-                    tip.head.number,
-                    company,
-                )
+                if self._altered.get(company) != tip:  # and not again every second
+                    self._altered[company] = tip
+                    log.error(
+                        "head %s of company %s was altered: nothing of it is sealed any more, see"
+                        " `distribu audit verify`",
+                        tip.head.number,
+                        company,
+                    )
                 return 0
+            self._altered.pop(company, None)
             taken = await (await connection.execute(_TAKE, {**of_company, "limit": limit})).fetchall()
             if not taken:
                 return 0
@@ -269,18 +305,16 @@ class PostgresSeals:
                 [now, company_id],
             )
 
-    async def erase(self, company_id: CompanyId, label: str) -> int:
+    async def erase(self, company_id: CompanyId, label: str, accounts: Sequence[str] = ()) -> int:
         given = {"company": company_id, "recorded": WireEvent.AUDIT_RECORDED, "label": label}
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
             # Nobody seals meanwhile, and so nobody renders who was read before this.
             await connection.execute(_LOCK, given)
-            gone = await connection.execute(
-                "DELETE FROM distribu.record_people WHERE company_id = %(company)s AND label = %(label)s",
-                given,
-            )
+            gone = await connection.execute(_ERASE, {**given, "visitor": VISITOR, "accounts": list(accounts)})
+            ids = [id for (id,) in await gone.fetchall()]
             for table in ("outbox", "feed"):  # in the order in which an event passes through them
-                await connection.execute(_UNNAME.format(table), given)
-            return gone.rowcount
+                await connection.execute(_UNNAME.format(table), {**given, "ids": ids})
+            return len(ids)
 
 
 def _head(row: Sequence[Any]) -> Head:

@@ -119,11 +119,16 @@ def page(distribu: Distribu, backlog: Backlog | None) -> Iterator[str]:
     )
     if backlog is None:
         return
-    waiting = {"events": backlog.events, "deliveries": backlog.deliveries, "mails": backlog.mails}
+    waiting = {
+        "events": backlog.events,
+        "deliveries": backlog.deliveries,
+        "mails": backlog.mails,
+        "records": backlog.records,
+    }
     yield from _metric(
         "waiting",
         "gauge",
-        "What is still to be relayed, delivered or mailed, of all companies; 10000 is that or more.",
+        "What is still to be relayed, delivered, mailed or sealed, of all companies; 10000 is that or more.",
         _by("what", {name: one.count for name, one in waiting.items()}),
     )
     yield from _metric(
