@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import textwrap
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -546,6 +547,38 @@ class SealingUseCases:
         assert found.kind == "unknown_key"
         assert found.what.startswith(f"unknown key {shop.distribu.ports.notary.keys[0].id}, ")
         assert "`distribu audit keys`" in found.what
+
+    @pytest.mark.parametrize("odd", ["NaN", "Infinity", "-1", "1.0", "true", '"1"', "1e400"])
+    async def test_a_number_that_is_none_proves_nothing(self, shop: Harness, odd: str) -> None:
+        """Neither as the place of a record that nobody signed nor as the size of a head."""
+        for _ in range(2):
+            await shop.product()
+        lines = await exported(shop)
+        records = [line for line in lines if b'"type":"record"' in line]
+        place = re.compile(rb'"position":[0-9]+')
+        forged = place.sub(b'"position":' + odd.encode(), records[-1])
+        end = json.loads(lines[-1])
+        end["records"] += 1
+        for changed in (
+            [*lines[:-1], forged, json.dumps(end).encode()],
+            [place.sub(b'"position":' + odd.encode(), line) for line in lines],
+            [re.sub(rb'"size":[0-9]+', b'"size":' + odd.encode(), line) for line in lines],
+            [
+                re.sub(rb'"number":[0-9]+,"size"', b'"number":' + odd.encode() + b',"size"', line)
+                for line in lines
+            ],
+        ):
+            assert not offline(shop, changed).sound
+
+    async def test_a_part_names_no_record_twice(self, shop: Harness) -> None:
+        await shop.product()
+        lines = await exported(shop, action="product.created")
+        end = json.loads(lines[-1])
+        end["records"] += 1
+        record = next(line for line in lines if b'"type":"record"' in line)
+        twice = [*lines[:-1], record, json.dumps(end).encode()]
+        (found,) = offline(shop, twice).findings
+        assert "is taken already" in found.what
 
     async def test_an_export_that_was_cut_off_says_so(self, shop: Harness) -> None:
         await entries(shop, 3)

@@ -150,6 +150,18 @@ class Segment:
     rows: list[tuple[int, str, bytes, bytes | None]] = field(default_factory=list)
 
 
+def _no_number(text: str) -> None:
+    """JSON has no NaN and no Infinity, with which every comparison would hold, or none."""
+    raise ValueError(text)
+
+
+def _count(value: object) -> int:
+    """A whole number from 0 on, as it stands there. Raises `ValueError` for what only compares like one."""
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
+
+
 class Inspection:
     """Reads an export line by line, and gathers what is wrong with it. Its memory does not grow.
 
@@ -231,7 +243,7 @@ class Inspection:
         line = line.rstrip(b"\r\n")
         self._lines += 1
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_no_number)
             kind = value["type"]
             if self._ended:
                 self._found("malformed", "there is more after the end")
@@ -250,7 +262,7 @@ class Inspection:
             self._found("malformed", f"line {self._lines} is none of an export of this version")
 
     def _begin(self, value: Mapping[str, Any]) -> None:
-        if value["type"] != EXPORT or value["v"] != 1:
+        if value["type"] != EXPORT or _count(value["v"]) != 1:
             raise ValueError(value["type"])
         company = value["companyId"]
         if self.company is None:
@@ -273,12 +285,16 @@ class Inspection:
             else:
                 self._found("inserted", f"record {id} was never sealed")
             return
+        _count(position)
         self.records += 1
         there = None if text is None else leaf_hash(text)
         sealed = bytes.fromhex(value["leaf"])
         if text is not None:
             self._look_into(value, f"record {id} at position {position}")
         if not self.whole:
+            if position < self._next:
+                self._found("inserted", f"record {id}: position {position} is taken already")
+            self._next = position + 1
             self._proven(value, there)
             return
         if position > self._next:
@@ -330,7 +346,7 @@ class Inspection:
 
     def _head(self, head: Mapping[str, Any]) -> None:
         self.heads += 1
-        number, size = int(head["number"]), int(head["size"])
+        number, size = _count(head["number"]), _count(head["size"])
         wrong = self._genuine(head)
         if wrong is not None:
             self._wrong(head, number, wrong)
