@@ -18,6 +18,7 @@ from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox, Stationery
+from distribu.adapters.memory.agenda import MemoryAgenda
 from distribu.adapters.memory.seals import MemorySeals
 from distribu.adapters.memory.store import MemoryStore
 from distribu.adapters.memory.stripe import (
@@ -27,6 +28,7 @@ from distribu.adapters.memory.stripe import (
     PretendStripe as PretendStripe,
 )
 from distribu.adapters.memory.twins import GlassVault, MovedClock, PlainHasher, Receivers, SeededEntropy
+from distribu.adapters.postgres.agenda import PostgresAgenda
 from distribu.adapters.postgres.embedded import EmbeddedFailed, embedded
 from distribu.adapters.postgres.host import HostStore
 from distribu.adapters.postgres.migrations import migrate
@@ -118,6 +120,7 @@ class Container(containers.DeclarativeContainer):
         kept=settings.provided.deliveries_kept,
         prepare=settings.provided.database_prepare,
     )
+    agenda = providers.Singleton(PostgresAgenda, queue.provided.pool)
     seals = providers.Singleton(PostgresSeals, queue.provided.pool, entropy=entropy)
     notary = providers.Singleton(Ed25519Notary, settings.provided.sealing_ring.call())
     stationery = providers.Singleton(Stationery, settings.provided.mail_from, settings.provided.links_begin)
@@ -144,6 +147,7 @@ class Container(containers.DeclarativeContainer):
         store=store,
         directory=directory,
         queue=queue,
+        agenda=agenda,
         limiter=limiter,
         local=in_process,
         clock=clock,
@@ -274,6 +278,7 @@ def in_memory(*, sells: bool = False) -> InMemory:
         store=store,
         directory=store,
         queue=store,
+        agenda=providers.Singleton(MemoryAgenda),
         seals=providers.Singleton(MemorySeals, store, entropy=container.entropy),
         notary=providers.Singleton(Ed25519Notary, [Secret(b64encode(bytes(32)).decode())]),
         fingerprint_key=providers.Object(b"in memory"),

@@ -161,6 +161,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(description="what a monitor shows to read /metrics; in production there are none without it"),
     ] = None
+    cron_token: Annotated[
+        str | None,
+        Meta(description="what a scheduler shows to run jobs by POST /cron/JOB; without it there is none"),
+    ] = None
     worker_concurrency: Annotated[int, Meta(ge=1, le=1000, description="webhooks on their way at once")] = 512
     deliveries_kept_days: Annotated[
         int, Meta(ge=1, le=3650, description="days that events and their deliveries are kept")
@@ -263,7 +267,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 _SECRET: Final = frozenset(
     {"database_url", "owner_database_url", "queue_database_url", "vault_keys", "redis_url", "resend_key"}
-    | {"staff_session_keys", "store_session_keys", "sealing_keys", "metrics_token"}
+    | {"staff_session_keys", "store_session_keys", "sealing_keys", "metrics_token", "cron_token"}
     | {"stripe_key", "stripe_webhook_secrets"}
 )
 _PRICES: Final = {f"stripe_price_{plan}_{interval}".lower(): (plan, interval) for plan, interval in SOLD}
@@ -376,11 +380,15 @@ def _wrong(settings: Settings) -> list[str]:
     if settings.resend_key is not None and not _RESEND_KEY.fullmatch(settings.resend_key):
         problems.append(f"{PREFIX}RESEND_KEY is no key of Resend")
     problems += _wrong_stripe(settings)
-    token = settings.metrics_token
-    if token is not None and (not _TOKEN.fullmatch(token) or len(set(token)) < 12):
-        problems.append(
-            f"{PREFIX}METRICS_TOKEN must have 32 to 200 letters, digits and -._~+/=, and be hard to guess"
-        )
+    for name in ("metrics_token", "cron_token"):
+        token = getattr(settings, name)
+        if token is not None and (not _TOKEN.fullmatch(token) or len(set(token)) < 12):
+            problems.append(
+                f"{PREFIX}{name.upper()} must have 32 to 200 letters, digits and -._~+/=,"
+                " and be hard to guess"
+            )
+    if settings.cron_token is not None and settings.cron_token == settings.metrics_token:
+        problems.append(f"{PREFIX}CRON_TOKEN is {PREFIX}METRICS_TOKEN: who reads the one could run jobs")
     return problems + (_wrong_in_production(settings) if settings.production else [])
 
 

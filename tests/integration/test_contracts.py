@@ -4,6 +4,7 @@ import asyncio
 import threading
 from base64 import urlsafe_b64encode as b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from cryptography.fernet import Fernet
 from psycopg import errors
 from psycopg_pool import PoolTimeout
 
-from distribu import Harness, Secret, Settings
+from distribu import Distribu, Harness, Secret, Settings
 from distribu.adapters import hooks as outgoing
 from distribu.adapters.argon2 import Argon2Hasher
 from distribu.adapters.authenticators import SiteAuthenticators
@@ -32,12 +33,14 @@ from distribu.adapters.stripe import StripePayments
 from distribu.adapters.system import SystemClock, SystemEntropy
 from distribu.adapters.vault import FernetVault
 from distribu.application.ports import Parcel
+from distribu.container import running
 from distribu.domain.errors import Busy
 from distribu.domain.webhooks import ATTEMPT_TIMEOUT_S, DeliveryStatus
 from distribu.entrypoints.stubs.stripe import StripeStub
 from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
 from tests.contracts.hashing import HasherContract
+from tests.contracts.jobs import AgendaContract, JobsContract
 from tests.contracts.limiting import Advance, RateLimiterContract
 from tests.contracts.mailing import STATIONERY, MailerContract
 from tests.contracts.outside import (
@@ -149,6 +152,17 @@ class Unwell:
 
 
 class TestPostgresSeals(SealsContract): ...
+
+
+class TestPostgresAgenda(AgendaContract): ...
+
+
+class TestPostgresJobs(JobsContract):
+    @pytest.fixture
+    async def other(self, settings: Settings, shop: Harness) -> AsyncIterator[Distribu]:
+        """On connections of its own, with the same clock."""
+        async with running(settings) as distribu:
+            yield Distribu(replace(distribu.ports, clock=shop.clock))
 
 
 class TestEd25519Notary(NotaryContract):

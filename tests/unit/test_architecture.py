@@ -20,6 +20,7 @@ from msgspec import inspect as shapes
 import distribu
 from distribu.adapters.postgres import refusals
 from distribu.application import (
+    agenda,
     finders,
     kernel,
     mailing,
@@ -238,7 +239,7 @@ PORTS: list[Any] = [
 def test_the_ports_of_the_executor() -> None:
     assert {"Store", "Directory", "Queue", "Clock", "Entropy", "Vault", "Hooks"} <= {*map(named, PORTS)}
     assert {port.__module__ for port in PORTS} == {
-        module.__name__ for module in (ports, mailing, notary, payments)
+        module.__name__ for module in (ports, agenda, mailing, notary, payments)
     }
 
 
@@ -261,6 +262,7 @@ def test_every_method_of_a_port_promises_something() -> None:
         f"{named(port)}.{name}"
         for port in [
             *defined_in(ports),
+            *defined_in(agenda),
             *defined_in(finders),
             *defined_in(notary),
             *defined_in(mailing),

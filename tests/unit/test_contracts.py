@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from distribu import Harness, Secret
+from distribu import Distribu, Harness, Secret
 from distribu.adapters.authenticators import SiteAuthenticators
 from distribu.adapters.limiter import InProcessLimiter
 from distribu.adapters.mail import Arrived, Mailbox
@@ -24,6 +24,7 @@ from distribu.application.ports import Reply
 from tests.contracts.authenticators import AuthenticatorsContract
 from tests.contracts.finders import FinderContract
 from tests.contracts.hashing import HasherContract
+from tests.contracts.jobs import AgendaContract, JobsContract
 from tests.contracts.limiting import Advance, RateLimiterContract
 from tests.contracts.mailing import STATIONERY, MailerContract
 from tests.contracts.outside import (
@@ -61,6 +62,15 @@ class TestMemoryQueue(QueueContract): ...
 
 
 class TestMemorySeals(SealsContract): ...
+
+
+class TestMemoryAgenda(AgendaContract): ...
+
+
+class TestMemoryJobs(JobsContract):
+    @pytest.fixture
+    def other(self, shop: Harness) -> Distribu:
+        return Distribu(shop.distribu.ports)
 
 
 class TestEd25519Notary(NotaryContract):

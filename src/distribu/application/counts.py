@@ -14,7 +14,8 @@ class Counts:
     ``buckets`` and ``seconds`` tell how long requests took, by name. ``answers`` are HTTP's, by class
     ("2xx"); ``deliveries`` and ``mails`` are attempts by what came of them; ``refusals`` are lacks of
     permission, by what the audit log got: "written", "left_out" or "failed". ``notices`` are what Stripe told
-    us, by what became of it: a status, or "refused" when it was not genuine.
+    us, by what became of it: a status, or "refused" when it was not genuine. ``jobs`` are runs by name and
+    outcome, "running" for one that somebody else was at already.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class Counts:
         self.mails: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.notices: Counter[str] = Counter()
+        self.jobs: Counter[tuple[str, str]] = Counter()
 
     def request(self, name: str, outcome: str, took_s: float) -> None:
         """Count a request that is over."""

@@ -15,6 +15,7 @@ from distribu.application.fields import Value
 from distribu.application.ports import (
     NUMBER_TO_COME,
     Again,
+    Agenda,
     AlreadyAnswered,
     Authenticators,
     Change,
@@ -310,6 +311,7 @@ class Ports:
     store: Store
     directory: Directory
     queue: Queue
+    agenda: Agenda
     limiter: RateLimiter
     local: RateLimiter
     clock: Clock

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from distribu.application.agenda import Agenda as Agenda, Appointment as Appointment, Outcome as Outcome
 from distribu.application.finders import (
     Finders as Finders,
     Login as Login,

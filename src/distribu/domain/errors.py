@@ -48,6 +48,7 @@ CODES: Final[Mapping[str, str]] = {
     "passkey_not_found": "No such passkey.",
     "webhook_not_found": "No such webhook.",
     "delivery_not_found": "No such delivery.",
+    "job_not_found": "No such job.",
     # somebody else was there first
     "duplicate_slug": "Another company has this slug.",
     "duplicate_sku": "Another product has this SKU; SKUs are compared ignoring case.",
@@ -58,6 +59,7 @@ CODES: Final[Mapping[str, str]] = {
     "stale_version": "The record changed since it was read; read it again.",
     "precondition_failed": "If-Match names another version than the current one.",
     "idempotency_key_running": "A request with this Idempotency-Key is still running.",
+    "job_running": "The job is running already.",
     # what the plan allows
     "plan_limit": "The plan allows no more of these.",
     "payment_required": "The trial or the subscription is over: what is there can be read, exported and "
@@ -104,6 +106,7 @@ CODES: Final[Mapping[str, str]] = {
     # not now
     "rate_limited": "Too many requests; try again after the time given.",
     "busy": "Too busy; try again after the time given.",
+    "job_failed": "The job failed; the log says why.",
     "outcome_unknown": "The answer was lost while this was stored, which may be done or not: look, or repeat "
     "it under the same Idempotency-Key.",
     # ours

@@ -20,6 +20,7 @@ Exit codes (`operating.EXIT` has those of refusals):
 20  the audit log is not as it was sealed (``audit verify``)
 21  the delivery is not genuine (``webhook verify``)
 22  the receiver is wrong in something, or not all was tried (``webhook attack``)
+23  the job failed (``cron run``)
 ==  ==========================================================================
 
 Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"data": [...],
@@ -53,6 +54,7 @@ from distribu.entrypoints import (
     asking,
     cli_audit,
     cli_billing,
+    cli_cron,
     cli_people,
     cli_receivers,
     cli_webhooks,
@@ -70,7 +72,7 @@ _CODES_TOLD: Final = (
     "Exit codes: 0 done; 1 a bug, a signal or a no; 2 not understood; 3 cannot start; refused: 10 malformed, "
     "11 unknown key, 12 plan, 13 not allowed, 14 not found, 15 taken, 16 changed meanwhile, 17 a rule of "
     "the business, 18 too busy, 19 too often; 20 the audit log is not as it was sealed; 21 not genuine; 22 a "
-    "receiver is wrong."
+    "receiver is wrong; 23 a job failed."
 )
 _DOCS: Final = "/api/v1/docs"
 
@@ -373,7 +375,7 @@ for _command in cli_receivers.COMMANDS:
     cli_webhooks.webhook.add_command(_command)
 for _group in (
     *(cli_people.user, cli_people.member, cli_people.session),
-    *(cli_webhooks.webhook, cli_webhooks.vault, cli_audit.audit, cli_billing.billing),
+    *(cli_webhooks.webhook, cli_webhooks.vault, cli_audit.audit, cli_billing.billing, cli_cron.cron),
 ):
     main.add_command(_group)
 

@@ -34,6 +34,7 @@ NOT_UNDERSTOOD: Final = 2
 CANNOT_START: Final = 3
 NOT_GENUINE: Final = 21
 RECEIVER_WRONG: Final = 22
+JOB_FAILED: Final = 23
 EXIT: Final[Mapping[type[Refused], int]] = {
     errors.Invalid: 10,
     errors.Unauthenticated: 11,

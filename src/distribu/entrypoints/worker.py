@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from distribu.application.delivering import deliver, post
+from distribu.application.jobs import AGAIN_S, JOBS, Job, run_due
 from distribu.application.kernel import Distribu
 from distribu.application.ports import MailParcel, Parcel
 from distribu.application.sealing import SEAL_BATCH, seal
@@ -33,7 +34,6 @@ GATHER_S: Final = 0.02
 """How long a worker lets others come before it asks for more: one question for many, and not for each."""
 
 CLAIM_S: Final = 60.0
-PURGE_S: Final = 600.0
 RELAY_BATCH: Final = 500
 SEAL_EVERY_S: Final = 1.0
 """How often what was recorded is sealed."""
@@ -42,8 +42,9 @@ SEAL_EVERY_S: Final = 1.0
 class Worker:
     """Relays and delivers until it is told to stop; any number of them share the work."""
 
-    def __init__(self, distribu: Distribu, *, concurrency: int = 512) -> None:
+    def __init__(self, distribu: Distribu, *, concurrency: int = 512, jobs: Sequence[Job] = JOBS) -> None:
         self.distribu = distribu
+        self.jobs = jobs
         self.concurrency = concurrency
         self._per_company = max(PER_WEBHOOK, concurrency // COMPANIES)
         self._news = asyncio.Event()
@@ -75,7 +76,7 @@ class Worker:
             self._repeat(self._mail, self._letters, self._stopped),
             self._repeat(self._send, self._places, self._room),
             self._seal(),
-            self._purge(),
+            self._keep_all(),
         )
         if underway := [*self._flying, *self._posting]:
             await asyncio.wait(underway)
@@ -97,21 +98,27 @@ class Worker:
             with suppress(TimeoutError):
                 await asyncio.wait_for((enough if done else woken).wait(), pause_s)
 
-    async def _purge(self) -> None:
-        """Forget what is kept no longer, by the clock of the ports."""
+    async def _keep(self, job: Job) -> None:
+        """Run a job whenever it is due by the clock of the ports; who else does is asked only then."""
         clock = self.distribu.ports.clock
-        purged = clock.now()
+        look_at = clock.now()
         while not self._stopped.is_set():
-            now = clock.now()
             try:
-                if now - purged > timedelta(seconds=PURGE_S) and not await self.distribu.ports.queue.purge(
-                    now=now
-                ):
-                    purged = now
+                if clock.now() >= look_at:
+                    look_at = clock.now() + timedelta(seconds=AGAIN_S)  # if it stumbles
+                    look_at = await run_due(self.distribu, job)
             except Exception:
-                log.exception("purging stumbled and goes on")
+                log.exception("the job %s stumbled; its claim runs out and it is tried again", job.name)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), POLL_S)
+
+    async def _keep_all(self) -> None:
+        """Keep every job, each by itself, until it is time to stop: what runs then is interrupted."""
+        jobs = [asyncio.create_task(self._keep(job)) for job in self.jobs]
+        await self._stopped.wait()
+        for one in jobs:
+            one.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
 
     async def _seal(self) -> None:
         """Seal the audit logs, whatever else is to be done: no receiver holds this up."""
@@ -125,11 +132,13 @@ class Worker:
                 await asyncio.wait_for(self._stopped.wait(), SEAL_EVERY_S)
 
     async def drain(self) -> int:
-        """Seal once, and relay, deliver and mail until nothing is due any more; for the harness.
+        """Run due jobs, seal, and relay, deliver and mail until nothing is due any more; for the harness.
 
         Returns how many webhooks were tried.
         """
         sent = 0
+        for job in self.jobs:
+            await run_due(self.distribu, job)
         await seal(self.distribu)
         while await self._relay() + await self._mail() + await self._send() or self._flying or self._posting:
             sent += len(self._flying)

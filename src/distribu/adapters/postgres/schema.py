@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0014"
+HEAD: Final = "0015"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -630,6 +630,19 @@ mails = Table(
 Index("mails_dead", mails.c.id, postgresql_where=mails.c.status == sa.literal_column("'DEAD'"))
 Index("mails_due", mails.c.next_attempt_at, postgresql_where=mails.c.status == sa.literal_column("'PENDING'"))
 
+# The machine's own, of no company.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", _text(40), primary_key=True),
+    Column("due_at", _Time, nullable=False),
+    # Whose it is, and until when.
+    Column("claim", _Uuid),
+    Column("claimed_until", _Time),
+    Column("ran_at", _Time),
+    Column("outcome", _text(10)),
+)
+
 TENANT: Final = "company_id = nullif(current_setting('app.company_id', true), '')::uuid"
 
 FOR_CONTACTS: Final[Mapping[str, str | None]] = {
@@ -669,5 +682,6 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "seals": "SELECT, INSERT",
     "seal_heads": "SELECT, INSERT",
     "seal_tips": "SELECT, INSERT, UPDATE",
+    "jobs": "SELECT, INSERT, UPDATE",
 }
 """All that the queue's role can reach, of every company: no entity can be changed from there."""

@@ -15,6 +15,7 @@ from distribu.application.kernel import Command, Distribu, Once, Query
 from distribu.domain.errors import InDoubt, Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.browser import Application, Site, defended
+from distribu.entrypoints.http.cron import cron
 from distribu.entrypoints.http.disclosure import disclosures
 from distribu.entrypoints.http.doors import ApiDoor, Door, StaffDoor, StoreDoor, counted
 from distribu.entrypoints.http.limits import ApiLimits
@@ -47,7 +48,8 @@ def http_app(
     Without ``limits`` it has none, and without a ``site`` in production it does not insist on HTTPS: what it
     is mounted in may do that. Without ``keys`` nobody can sign in: only API keys get in. With a ``mailbox``
     everybody can read its mails, at ``/_mail``, and with a ``stripe`` everybody can buy for nothing, at
-    ``/_stripe``. Without a ``site`` that opens them there are no ``/metrics``.
+    ``/_stripe``. Without a ``site`` that opens them there are no ``/metrics`` and no
+    ``/cron``.
     """
     site = site or Site()
     api = ApiDoor(distribu, limits or ApiLimits(), site)
@@ -85,6 +87,7 @@ def http_app(
             *disclosures(site, distribu.ports.clock),
             *metrics(distribu, site),
             *notices(distribu),
+            *cron(distribu, site),
         ],
         openapi_config=None,
         request_max_body_size=wire.BODY_MAX,

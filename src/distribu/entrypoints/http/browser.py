@@ -54,7 +54,7 @@ _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 PROBES: Final = frozenset({"/healthz", "/readyz"})
 """What a load balancer asks, from a network of its own: answered without HTTPS too."""
 
-_PROGRAMS: Final = frozenset({"api", "auth", "account", "metrics"})
+_PROGRAMS: Final = frozenset({"api", "auth", "account", "metrics", "cron"})
 """Where programs ask, by the first part of a path. They are refused: one that is sent on sends its key in the
 clear again next time, and nobody notices."""
 
@@ -68,7 +68,8 @@ class Site:
 
     ``origin`` is ``scheme://host[:port]`` as browsers write it, None where nobody has said it; ``trusted``
     are the networks of the proxies in front; ``contact`` is a URI for those who find a hole. ``/metrics`` are
-    for whoever knows ``metrics_token``; without one, for everybody where they are ``open_metrics``.
+    for whoever knows ``metrics_token``; without one, for everybody where they are ``open_metrics``. Jobs are
+    run for whoever knows ``cron_token``; without one, for nobody.
     """
 
     production: bool = False
@@ -77,6 +78,7 @@ class Site:
     contact: str = "mailto:security@distribu.app"
     metrics_token: Secret | None = None
     open_metrics: bool = False
+    cron_token: Secret | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -88,6 +90,7 @@ class Site:
             contact=settings.security_contact,
             metrics_token=Secret(settings.metrics_token) if settings.metrics_token else None,
             open_metrics=not settings.production,
+            cron_token=Secret(settings.cron_token) if settings.cron_token else None,
         )
 
 

@@ -14,6 +14,7 @@ from distribu.application.counts import BUCKETS_S, Counts
 from distribu.application.kernel import Distribu
 from distribu.application.ports import Backlog
 from distribu.domain.errors import Unauthenticated
+from distribu.domain.values import Secret
 from distribu.entrypoints.http.browser import Site
 
 log: Final = logging.getLogger("distribu.http")
@@ -37,15 +38,19 @@ def metrics(distribu: Distribu, site: Site) -> list[HTTPRouteHandler]:
     async def read(request: Http) -> ASGIResponse:
         """What this process has done, and what waits."""
         if site.metrics_token is not None:
-            shown = request.headers.get("authorization", "")
-            wanted = f"Bearer {site.metrics_token.reveal()}"
-            if not hmac.compare_digest(shown.encode(), wanted.encode()):
-                raise Unauthenticated("unauthenticated")
+            known(request, site.metrics_token)
         text = "".join(page(distribu, await _backlog(distribu)))
         headers = [("x-request-id", distribu.ports.entropy.uuid())]
         return ASGIResponse(body=text.encode(), media_type=_TYPE, headers=headers)
 
     return [read]
+
+
+def known(request: Http, token: Secret) -> None:
+    """Raises `Unauthenticated` unless a request shows a token as its bearer, in no time that tells of it."""
+    shown = request.headers.get("authorization", "")
+    if not hmac.compare_digest(shown.encode(), f"Bearer {token.reveal()}".encode()):
+        raise Unauthenticated("unauthenticated")
 
 
 async def _backlog(distribu: Distribu) -> Backlog | None:
@@ -86,6 +91,12 @@ def page(distribu: Distribu, backlog: Backlog | None) -> Iterator[str]:
         "counter",
         "Attempts to send a mail, by what came of them.",
         _by("outcome", counts.mails),
+    )
+    yield from _metric(
+        "jobs_total",
+        "counter",
+        "Runs of jobs, by what came of them.",
+        [(_labels(job=name, outcome=what), number) for (name, what), number in counts.jobs.items()],
     )
     yield from _metric(
         "refusals_total",
