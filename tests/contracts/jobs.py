@@ -165,8 +165,9 @@ class JobsContract:
         shop.clock.advance(minutes=10)
         workers = [asyncio.create_task(run_due(shop.distribu, job)) for _ in range(20)]
         _, left = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-        while len(left) > 1:
-            _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(30):
+            while len(left) > 1:
+                _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
         begun.set()
         await asyncio.gather(*workers)
         assert ran == [1]
@@ -234,7 +235,7 @@ class JobsContract:
         shop.clock.advance(minutes=10)
         worker = Worker(shop.distribu, jobs=[job])
         working = asyncio.create_task(worker.run())
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), 30)
         worker.stop()
         await working
         kept = await appointment(shop, job)
@@ -329,7 +330,6 @@ class JobsContract:
         worker = Worker(shop.distribu, jobs=[job])
         working = asyncio.create_task(worker.run())
         shop.clock.advance(minutes=10)
-        async with asyncio.timeout(30):
-            await done.wait()
+        await asyncio.wait_for(done.wait(), 30)
         worker.stop()
         await working
