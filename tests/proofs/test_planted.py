@@ -772,6 +772,43 @@ MISTAKES = (
         TWINS,
         "every_status or stays_refused",
     ),
+    # jobs
+    Mistake(
+        "a job is claimed whatever it was due at",
+        (
+            Change(
+                f"{ADAPTERS}/postgres/agenda.py",
+                "AND due_at = %(due_at)s ",
+                "AND %(due_at)s::timestamptz IS NOT NULL ",
+            ),
+        ),
+        REAL,
+        "hour_of_moved_clock",
+    ),
+    Mistake(
+        "a job that somebody has is anybody's",
+        (
+            Change(
+                f"{ADAPTERS}/postgres/agenda.py",
+                "AND (claimed_until IS NULL OR claimed_until <= %(now)s)",
+                "AND %(now)s::timestamptz IS NOT NULL",
+            ),
+        ),
+        REAL,
+        "TestPostgresAgenda and one_claims",
+    ),
+    Mistake(
+        "each time that was missed is made up for",
+        (
+            Change(
+                f"{APPLICATION}/jobs.py",
+                "await job.action(distribu), job.after(began))",
+                "await job.action(distribu), job.after(due_at))",
+            ),
+        ),
+        TWINS,
+        "catches_up_once",
+    ),
 )
 
 
