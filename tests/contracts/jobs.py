@@ -12,12 +12,15 @@ from datetime import datetime, timedelta
 import pytest
 
 from distribu import Conflict, Distribu, Harness, Worker, amount
-from distribu.application import jobs
+from distribu.application import billing, jobs
 from distribu.application.agenda import Appointment, Outcome
+from distribu.application.billing import EndTrial
 from distribu.application.catalog import CreateProduct
-from distribu.application.jobs import AGAIN_S, CLAIM_S, JOBS, RUN_S, Job, run_due, run_now
-from distribu.application.kernel import Once
+from distribu.application.jobs import AGAIN_S, CLAIM_S, JOBS, RUN_S, Job, named, run_due, run_now
+from distribu.application.kernel import Once, Work
 from distribu.domain.catalog import Product
+from tests.contracts.asking import log_of
+from tests.contracts.billing import on_trial
 
 MINUTE = timedelta(minutes=1)
 
@@ -316,6 +319,44 @@ class JobsContract:
         assert ran.outcome is Outcome.DONE
         assert (ran.count or 0) >= 1
         assert (await run_now(shop.distribu, forget)).count == 0
+
+    async def test_trials_are_warned_of_and_ended_by_jobs(self, shop: Harness) -> None:
+        trial = await on_trial(shop)
+
+        async def ran(name: str) -> list[str]:
+            """What a job did to this company."""
+            before = len(await log_of(trial, "subscription"))
+            assert (await run_now(trial.distribu, named(name))).outcome is Outcome.DONE
+            return [record.action for record in (await log_of(trial, "subscription"))[before:]]
+
+        warned, ended = ["subscription.trial_ending"], ["subscription.trial_ended"]
+        told = []
+        for days in (0, 11, 2, 1):
+            shop.clock.advance(days=days)
+            told.append([await ran(name) for name in ("warn_of_trial_ends", "end_trials") for _ in "ab"])
+        assert told == [[[], [], [], []], [warned, [], [], []], [warned, [], [], []], [[], [], ended, []]]
+
+    async def test_a_trial_that_stumbles_keeps_nobody_from_theirs_and_fails_the_job(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trials = [await on_trial(shop) for _ in range(5)]
+        stumbling = sorted(trials, key=lambda one: one.company.id)[1]
+        shop.clock.advance(days=15)
+        run = EndTrial.run
+
+        async def stumble(request: EndTrial, work: Work) -> bool:
+            if work.actor.company_id == stumbling.company.id:
+                raise ValueError("hunter2")
+            return await run(request, work)
+
+        with monkeypatch.context() as planted:
+            planted.setattr(EndTrial, "run", stumble)
+            planted.setattr(billing, "TRIALS_AT_ONCE", 2)
+            ran = await run_now(shop.distribu, named("end_trials"))
+        assert (ran.outcome, ran.count) == (Outcome.FAILED, None)
+        for one in trials:
+            assert bool(await log_of(one, "subscription.trial_ended")) is (one is not stumbling)
+        assert (await run_now(shop.distribu, named("end_trials"))).count == 1
 
     async def test_a_worker_runs_what_falls_due(self, shop: Harness) -> None:
         done = asyncio.Event()

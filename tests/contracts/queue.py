@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
-from distribu import Harness, NotFound, Shop
+from distribu import Actor, Harness, NotFound, Shop
 from distribu.application import views
 from distribu.application.audit import RecordAudit
+from distribu.application.billing import EndTrial, WarnOfTrialEnd
 from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.kernel import Once
 from distribu.application.platform import SetStanding
@@ -38,11 +40,13 @@ from distribu.application.webhooks import (
 )
 from distribu.domain.access import Role
 from distribu.domain.accounts import REALM
+from distribu.domain.billing import TRIAL
 from distribu.domain.catalog import Product
-from distribu.domain.values import DeliveryId, WebhookId
+from distribu.domain.values import CompanyId, DeliveryId, WebhookId
 from distribu.domain.webhooks import ATTEMPTS_MAX, Attempt, Delivery, DeliveryStatus, WireEvent
 from tests import people
 from tests.contracts.asking import scope_of, store_of, told
+from tests.contracts.billing import on_trial
 from tests.contracts.store import new_order, new_product
 
 
@@ -688,6 +692,37 @@ class QueueContract:
         assert [it.company_id for it in found if it.to == to] == [REALM]
 
     # --- purge -----------------------------------------------------------------------------------
+
+    async def test_trials_are_found_by_when_they_end_and_what_was_told(self, shop: Harness) -> None:
+        queue, began = shop.distribu.ports.queue, shop.clock.now()
+        shops = sorted([await on_trial(shop) for _ in range(3)], key=lambda one: one.company.id)
+        ids = [one.company.id for one in shops]
+
+        async def found(*, after: str = "", limit: int = 1000, **which: Any) -> list[CompanyId]:
+            seen = await queue.trials(after=after, limit=limit, **which)
+            assert list(seen) == sorted(seen)
+            return [id for id in seen if id in ids]
+
+        ends = max([one.company.created_at for one in shops]) + TRIAL
+        first = min([one.company.created_at for one in shops]) + TRIAL
+        assert await found(ends_by=first - timedelta(milliseconds=1)) == []
+        assert await found(ends_by=ends) == await found(ends_by=ends + TRIAL) == ids
+        assert await found(ends_by=ends, after=ids[0]) == ids[1:]
+        assert await queue.trials(ends_by=ends, after=ids[0], limit=1) == ids[1:2]
+        shop.clock.advance(seconds=(ends - timedelta(days=2) - shop.clock.now()).total_seconds())
+        assert await shop.distribu.run(Actor.system(ids[0]), WarnOfTrialEnd())
+        assert await found(ends_by=ends, untold=3) == ids[1:]
+        assert await found(ends_by=ends, untold=1) == ids
+        shop.clock.advance(days=1)
+        assert await shop.distribu.run(Actor.system(ids[0]), WarnOfTrialEnd())
+        assert await found(ends_by=ends, untold=1) == ids[1:]
+        assert await found(ends_by=ends) == ids
+        await shop.distribu.run(Actor.system(ids[1]), SetStanding(suspend=True, reason="test"))
+        assert await found(ends_by=ends) == [ids[0], ids[2]]
+        shop.clock.advance(days=2)
+        assert await shop.distribu.run(Actor.system(ids[2]), EndTrial())
+        assert await found(ends_by=ends) == ids[:1]
+        assert shop.company.id not in await queue.trials(ends_by=began + 100 * TRIAL, after="", limit=1000)
 
     async def test_answers_are_purged_after_a_day_and_not_before(self, shop: Harness) -> None:
         queue = shop.distribu.ports.queue

@@ -1,19 +1,21 @@
 """Use cases of what a company pays for, and the check of what that allows."""
 
+import logging
 from collections.abc import Awaitable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 from distribu.application import fields, letters, plans
-from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.kernel import Command, Distribu, Outside, Process, Query, Reads, Work
 from distribu.application.payments import SOLD
 from distribu.application.ports import Letter, Payments, PaymentsAway, PaymentsRefused
-from distribu.domain.access import Permission, Role
+from distribu.domain.access import Actor, Permission, Role
 from distribu.domain.billing import (
     CHANGE_AT,
     PLANS,
+    WARNED,
     Counted,
     Interval,
     Plan,
@@ -26,6 +28,11 @@ from distribu.domain.values import CompanyId
 
 AWAY_S: Final = 30
 """When to try again while Stripe is away, in seconds, if it does not say."""
+
+log: Final = logging.getLogger("distribu.billing")
+
+TRIALS_AT_ONCE: Final = 100
+"""How many companies are looked up at once, to be gone through one after the other."""
 
 _Plan = Annotated[Plan, Meta(examples=["GROWTH"])]
 _Ref = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -301,3 +308,42 @@ async def warn_owner(work: Work, it: Subscription) -> None:
     if it.trial_ends_at is not None:
         company = (await work.companies.current()).name
         await tell_owner(work, letters.TrialEnds(company=company, at=_day(it.trial_ends_at)))
+
+
+async def end_trials(distribu: Distribu) -> int:
+    """Write down which trials are over, and mail their OWNERs."""
+    return await _each(distribu, EndTrial(), ends_by=distribu.ports.clock.now())
+
+
+async def warn_of_trial_ends(distribu: Distribu) -> int:
+    """Mail the OWNERs whose trial ends in three days, and again in one."""
+    now, told = distribu.ports.clock.now(), 0
+    for days in WARNED:
+        told += await _each(distribu, WarnOfTrialEnd(), ends_by=now + timedelta(days=days), untold=days)
+    return told
+
+
+async def _each(
+    distribu: Distribu,
+    request: EndTrial | WarnOfTrialEnd,
+    *,
+    ends_by: datetime,
+    untold: int | None = None,
+) -> int:
+    """Run it for every company that it may be for. Returns for how many there was something to do.
+
+    One that stumbles keeps nobody from theirs: its mistake is raised when all had their turn.
+    """
+    done, after, stumbled = 0, "", None
+    trials = distribu.ports.queue.trials
+    while found := await trials(ends_by=ends_by, untold=untold, after=after, limit=TRIALS_AT_ONCE):
+        for company_id in found:
+            try:
+                done += await distribu.run(Actor.system(company_id), request)
+            except Exception as error:
+                log.exception("the trial of company %s stumbled", company_id)
+                stumbled = error
+        after = found[-1]
+    if stumbled is not None:
+        raise stumbled
+    return done

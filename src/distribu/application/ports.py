@@ -389,6 +389,16 @@ class Queue(Protocol):
         """
         ...
 
+    async def trials(
+        self, *, ends_by: datetime, untold: int | None = None, after: str, limit: int
+    ) -> Sequence[CompanyId]:
+        """Open companies on a trial that ends by then, or has, with ids beyond ``after`` ("": all), in order.
+
+        One that is written as over is none. With ``untold`` only those whose OWNER was not told yet that it
+        ends in so many days, or in fewer.
+        """
+        ...
+
     async def purge(self, *, now: datetime) -> int:
         """Forget idempotency keys older than a day, that mails were sent after `MAILS_KEPT`, and events with
         their deliveries after the time that is set, but for those that are still being tried.

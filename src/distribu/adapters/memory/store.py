@@ -64,7 +64,7 @@ from distribu.application.ports import (
 from distribu.domain.access import VISITOR, ActorKind, ApiKey, ContactGrant, KeyGrant, StaffGrant, Standing
 from distribu.domain.accounts import REALM, Credentials, Session, User
 from distribu.domain.audit import Record, holds
-from distribu.domain.billing import Counted, Subscription, month_of
+from distribu.domain.billing import Counted, Subscription, SubscriptionStatus, month_of
 from distribu.domain.catalog import Product, StockMoved, StockMovement
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
@@ -503,6 +503,22 @@ class MemoryStore:
             if record.id not in self.seals[company_id].rows
         ]
         return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records)))
+
+    async def trials(
+        self, *, ends_by: datetime, untold: int | None = None, after: str, limit: int
+    ) -> Sequence[CompanyId]:
+        found = (
+            company_id
+            for company_id, shelf in self.shelves.items()
+            for it in shelf.entities[Subscription].values()
+            if it.status is SubscriptionStatus.TRIALING
+            and it.trial_ends_at is not None
+            and it.trial_ends_at <= ends_by
+            and (untold is None or it.told is None or it.told > untold)
+            and company_id > after
+            and self._is_open(company_id)
+        )
+        return sorted(found)[:limit]
 
     async def purge(self, *, now: datetime) -> int:
         gone = 0

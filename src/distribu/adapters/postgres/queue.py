@@ -114,6 +114,14 @@ FROM chosen WHERE deliveries.company_id = chosen.company_id AND deliveries.id = 
 
 _ORDER_DONE: Final = "DELETE FROM distribu.outbox WHERE company_id = %(company)s AND seq = %(seq)s"
 
+_TRIALS: Final = """
+SELECT company_id::text FROM distribu.subscriptions JOIN distribu.company_cards USING (company_id)
+WHERE status = 'TRIALING' AND trial_ends_at <= %(by)s AND standing = 'OPEN'
+    AND (%(untold)s::int IS NULL OR told IS NULL OR told > %(untold)s)
+    AND (%(after)s::uuid IS NULL OR company_id > %(after)s)
+ORDER BY subscriptions.company_id LIMIT %(limit)s
+"""
+
 # Leaps from webhook to webhook through the index of what is pending: how much it is costs nothing.
 _WAITING: Final = """
 WITH RECURSIVE waiting AS (
@@ -454,6 +462,14 @@ class PostgresQueue:
                     given = {"company": company, "id": id, "before": sealed, "after": again}
                     changed += (await connection.execute(_RESEAL, given)).rowcount
         return changed, rows[-1][1] if len(rows) == limit else ""
+
+    async def trials(
+        self, *, ends_by: datetime, untold: int | None = None, after: str, limit: int
+    ) -> Sequence[CompanyId]:
+        given = {"by": ends_by, "untold": untold, "after": after or None, "limit": limit}
+        async with self.pool.connection() as connection:
+            rows = await (await connection.execute(_TRIALS, given)).fetchall()
+        return [company_id for (company_id,) in rows]
 
     async def purge(self, *, now: datetime) -> int:
         return await forget(self.pool, now=now, kept=self._kept)

@@ -103,6 +103,12 @@ subscriptions = _entity(
     Column("known_at", _Time),
     CheckConstraint("id = company_id", name="subscriptions_id"),
 )
+Index(
+    "subscriptions_trials",
+    subscriptions.c.company_id,
+    subscriptions.c.trial_ends_at,
+    postgresql_where=subscriptions.c.status == sa.literal_column("'TRIALING'"),
+)
 
 stripe_events = _entity(
     "stripe_events",
@@ -683,5 +689,6 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "seal_heads": "SELECT, INSERT",
     "seal_tips": "SELECT, INSERT, UPDATE",
     "jobs": "SELECT, INSERT, UPDATE",
+    "subscriptions": "SELECT (company_id, status, trial_ends_at, told)",
 }
 """All that the queue's role can reach, of every company: no entity can be changed from there."""

@@ -1,4 +1,4 @@
-"""When jobs are due, who has them, and what came of them.
+"""When jobs are due, who has them, and what came of them; and which trials end.
 
 Revision ID: 0015
 Revises: 0014
