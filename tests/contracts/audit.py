@@ -11,6 +11,7 @@ from distribu.application.audit import ListAudit, RecordAudit
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
 from distribu.application.customers import EditCustomer, RemovePriceOverride, SetPriceOverride
 from distribu.application.ordering import MoveOrder, RecordPayment
+from distribu.application.shapes import time
 from distribu.application.team import EditCompany
 from distribu.application.webhooks import EditWebhook, RemoveWebhook, RotateWebhookSecret
 from distribu.domain.access import SCOPES, ActorKind
@@ -87,6 +88,12 @@ class AuditUseCases:
         await shop.execute(EditProduct(product_id=product.id, price=amount("12.50"), category="Flour"))
         (told,) = await log_of(shop, "product.updated")
         assert told.metadata == {"before": {"price": 10.0}, "after": {"price": 12.5}}
+
+    async def test_a_callers_own_metadata_is_kept_as_it_is(self, shop: Harness) -> None:
+        given = {"a_b": 1, "aB": 2, "A b": [{"sub_key": {"x_y": None}}], "_": "", "at": shop.clock.now()}
+        await shop.execute(RecordAudit(action="hello", metadata=given))
+        (told,) = await log_of(shop, "custom.hello")
+        assert told.metadata == given | {"at": time(shop.clock.now())}
 
     async def test_an_order_is_told_with_its_number(self, shop: Harness) -> None:
         customer = await shop.customer()

@@ -318,7 +318,9 @@ class DeliveryUseCases:
         assert len(sent_to(shop, url)) == 1
         thief = key_of(shop, Permission.WEBHOOKS_WRITE, Permission.PRODUCTS_READ)
         edit = EditWebhook(webhook_id=webhook.id, events=(WireEvent.PRODUCT_CREATED,))
-        await shop.execute(edit, thief)
+        async with refused(shop, "missing_scope", Forbidden):
+            await shop.execute(edit, thief)
+        await shop.execute(edit)
         await shop.execute(EditWebhook(webhook_id=webhook.id, url=url + "thief"), thief)
         shop.receivers.answer = says(200)
         shop.clock.advance(seconds=6)

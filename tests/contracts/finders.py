@@ -174,6 +174,9 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
     "seals.leaves": lambda tx, it: tx.seals.leaves(first=0, limit=100),
     "seals.rows": lambda tx, it: tx.seals.rows(after=-1, limit=100),
     "seals.strays": lambda tx, it: tx.seals.strays(after="00000000-0000-0000-0000-000000000000", limit=100),
+    "seals.waiting": lambda tx, it: tx.seals.waiting(
+        before=it.order.placed_at + timedelta(days=1), limit=100
+    ),
     "seals.vanished": lambda tx, it: tx.seals.vanished(limit=100),
     "logins.by_email": lambda tx, it: tx.logins.by_email(it.neighbours_contact.contact.email),
     "logins.get": lambda tx, it: tx.logins.get(it.neighbours_contact.contact.id),
@@ -199,7 +202,7 @@ QUESTIONS: Final[Mapping[str, Callable[[Finders, Filled], Read[Any]]]] = {
 FIGURES: Final = frozenset({"companies.current", "subscriptions.current", "subscriptions.used"})
 """What names nothing by which it could be told whose it is, or is the first of what is there."""
 
-THEIR_OWN: Final = FIGURES | {"records.page"}
+THEIR_OWN: Final = FIGURES | {"records.page", "seals.waiting"}
 """What a company that has nothing has all the same: itself, and figures."""
 
 NOTHING_AMISS: Final = frozenset({"seals.strays", "seals.vanished"})

@@ -129,6 +129,27 @@ class SealsContract:
         assert [row.position for row in await rows_of(shop)] == list(range(31))
         assert (await shop.execute(VerifyAudit())).sound
 
+    async def test_what_waits_is_told_with_its_time_until_it_is_sealed(self, shop: Harness) -> None:
+        await sealed(shop)
+        shop.clock.advance(seconds=1)
+        first = shop.clock.now()
+        await entries(shop, 2)
+        shop.clock.advance(seconds=1)
+
+        async def waiting(seconds: int, limit: int = 10, customer: Any = None) -> list[SealedRow]:
+            before = first + timedelta(seconds=seconds)
+            async with store_of(shop).begin(scope_of(shop, customer), readonly=True) as tx:
+                return list(await tx.seals.waiting(before=before, limit=limit))
+
+        assert await waiting(0) == []
+        rows, log = await waiting(1), await log_of(shop, "custom")
+        assert [row.id for row in rows] == [record.id for record in log]
+        assert {(row.position, row.leaf, (row.fields or {})["at"]) for row in rows} == {(None, None, first)}
+        assert len(await waiting(1, limit=1)) == 1
+        assert await waiting(9, customer=await shop.customer()) == []
+        await sealed(shop)
+        assert await waiting(9) == []
+
     async def test_companies_are_sealed_apart(self, shop: Harness) -> None:
         other = await shop.stranger()
         await sealed(shop)
@@ -579,6 +600,20 @@ class SealingUseCases:
         twice = [*lines[:-1], record, json.dumps(end).encode()]
         (found,) = offline(shop, twice).findings
         assert "is taken already" in found.what
+
+    async def test_a_record_that_waits_long_to_be_sealed_is_a_finding(self, shop: Harness) -> None:
+        await sealed(shop)
+        await entries(shop, 2)
+        (first, _), at = await log_of(shop, "custom"), shop.clock.now()
+        shop.clock.advance(minutes=5)
+        assert (await shop.execute(VerifyAudit())).sound
+        shop.clock.advance(milliseconds=1)
+        verdict = await shop.execute(VerifyAudit())
+        (found,) = verdict.findings
+        assert (verdict.sound, found.kind) == (False, "waiting")
+        assert f": 2, since {views.time(at)}, the first is record {first.id}" in found.what
+        await sealed(shop)
+        assert (await shop.execute(VerifyAudit())).sound
 
     async def test_an_export_that_was_cut_off_says_so(self, shop: Harness) -> None:
         await entries(shop, 3)

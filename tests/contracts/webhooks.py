@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook as StandardWebhook, WebhookVerificationError
 
-from distribu import Forbidden, Harness, Invalid, NotFound, Refused, Secret, Stale
+from distribu import Actor, Forbidden, Harness, Invalid, NotFound, Refused, Role, Secret, Stale
 from distribu.adapters.memory.twins import Received, silence
 from distribu.application import views
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
@@ -29,9 +29,12 @@ from distribu.application.webhooks import (
     ReadWebhook,
     RegisterWebhook,
     RemoveWebhook,
+    ReplayDeliveries,
+    ReplayDelivery,
     RotateWebhookSecret,
+    SendTest,
 )
-from distribu.domain.access import Permission
+from distribu.domain.access import SCOPES, Permission
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.values import DeliveryId, WebhookId
 from distribu.domain.webhooks import RETRY_WAITS_S, Delivery, DeliveryStatus, Webhook, WireEvent
@@ -104,6 +107,22 @@ class WebhookUseCases:
         async with refused(shop, "webhook_url_refused"):
             await shop.execute(EditWebhook(webhook_id=webhook.id, url=url))
 
+    async def test_an_answer_to_a_record_is_not_kept(self, shop: Harness) -> None:
+        """A receiver that echoes would put the log, and its people, where keys read and nobody is erased."""
+        events = (WireEvent.AUDIT_RECORDED, WireEvent.PRODUCT_CREATED)
+        webhook, _ = await shop.webhook(*events, url=URL + shop.company.id)
+        shop.receivers.answer = lambda one: Reply(200, {}, one.body.decode(), "")
+        await shop.product("Flour")
+        await shop.work()
+        page = await shop.execute(ListDeliveries(webhook_id=webhook.id))
+        kept: dict[str, str] = dict.fromkeys(events, "")
+        for one in page.items:
+            (attempt,) = (await shop.execute(ReadDelivery(delivery_id=one.id))).attempts
+            assert attempt.status == 200
+            kept[one.event] += attempt.body
+        assert kept[WireEvent.AUDIT_RECORDED] == ""
+        assert "Flour" in kept[WireEvent.PRODUCT_CREATED]
+
     async def test_a_url_and_events_have_their_limits(self, shop: Harness) -> None:
         long = "https://erp.example/" + "x" * 2048
         for url, events in ((long, (WireEvent.ORDER_CREATED,)), ("https://erp.example/", ())):
@@ -126,6 +145,51 @@ class WebhookUseCases:
             await shop.execute(edit, manager)
         reader = replace(manager, permissions=manager.permissions | {Permission.ORDERS_READ})
         assert (await shop.execute(edit, reader)).url.endswith("/elsewhere")
+
+    async def test_who_may_not_read_what_goes_there_manages_it_not(self, shop: Harness) -> None:
+        """A key for webhooks alone can neither end, silence nor sign for what it could not subscribe to."""
+        webhook, _ = await shop.webhook(WireEvent.AUDIT_SEALED, WireEvent.ORDER_CREATED)
+        audit, _ = await shop.webhook(WireEvent.AUDIT_RECORDED)
+        await shop.order(await shop.customer(), (await shop.product(), 1))
+        await shop.work()
+        manages = {Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE}
+        for it, code, lacks, needs in (
+            (webhook, "missing_scope", set(SCOPES) - {Permission.ORDERS_READ}, {Permission.ORDERS_READ}),
+            (audit, "forbidden", SCOPES, {Permission.AUDIT_READ}),
+        ):
+            delivery = (await shop.execute(ListDeliveries(webhook_id=it.id))).items[0]
+            requests = each(
+                EditWebhook(webhook_id=it.id, is_active=False),
+                EditWebhook(webhook_id=it.id, is_active=True),
+                EditWebhook(webhook_id=it.id, events=(WireEvent.AUDIT_SEALED,)),
+                EditWebhook(webhook_id=it.id, url=it.url, version=99),
+                SendTest(webhook_id=it.id),
+                ReplayDelivery(delivery_id=delivery.id),
+                ReplayDeliveries(webhook_id=it.id, since=shop.clock.now()),
+                RotateWebhookSecret(webhook_id=it.id),
+                RotateWebhookSecret(webhook_id=it.id, grace=False),
+                RemoveWebhook(webhook_id=it.id),
+            )
+            for request in requests:
+                async with refused(shop, code, Forbidden):
+                    await shop.execute(request, key_of(shop, *lacks))
+            key = key_of(shop, *manages, *needs)
+            for request in requests:
+                if getattr(request, "version", None) != 99:
+                    await shop.execute(request, key)
+
+    async def test_owner_and_admins_manage_every_webhook(self, shop: Harness) -> None:
+        for role in (Role.OWNER, Role.ADMIN):
+            webhook, _ = await shop.webhook(*WireEvent)
+            actor = Actor.staff(shop.company.id, role, id="u-1", label="Ada")
+            for request in each(
+                EditWebhook(webhook_id=webhook.id, is_active=False),
+                SendTest(webhook_id=webhook.id),
+                ReplayDeliveries(webhook_id=webhook.id, since=shop.clock.now()),
+                RotateWebhookSecret(webhook_id=webhook.id),
+                RemoveWebhook(webhook_id=webhook.id),
+            ):
+                await shop.execute(request, actor)
 
     async def test_fifty_webhooks_are_the_most_and_removing_one_makes_room(self, shop: Harness) -> None:
         webhooks = [(await shop.webhook())[0] for _ in range(50)]

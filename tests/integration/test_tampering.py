@@ -17,7 +17,8 @@ from distribu.application.ports import Notary
 from distribu.application.sealing import HeadView, VerifyAudit, head_view, sealing
 from distribu.application.shapes import encode
 from distribu.domain.sealing import Tip, leaf
-from tests.contracts.sealing import entries, exported, heads_of, offline, sealed
+from tests.contracts.asking import log_of
+from tests.contracts.sealing import entries, exported, heads_of, offline, rows_of, sealed
 from tests.integration.test_walls import superuser
 
 Root = psycopg.Connection[Any]
@@ -370,6 +371,40 @@ async def test_a_record_that_is_gone_before_it_was_sealed_is_missed(log: Log) ->
     await sealed(log.shop)
     for found in await log.found():
         assert "before it was sealed" in found["removed"]
+
+
+async def test_a_record_that_is_put_in_line_again_keeps_its_place_and_stops_nobody(
+    log: Log, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application's role may do that, for any company: what is behind is sealed all the same."""
+    kept = id_at(log, 6)
+    await entries(log.shop, 2)
+    new = log.root.execute(
+        "SELECT record_id::text FROM distribu.unsealed WHERE company_id = %s ORDER BY seq", [log.company]
+    ).fetchall()
+    with psycopg.connect(settings.database_url or "", autocommit=True) as app:
+        app.execute("SELECT set_config('app.company_id', %s, false)", [log.company])
+        for id in (kept, kept, new[0][0]):
+            app.execute(
+                "INSERT INTO distribu.unsealed (company_id, record_id) VALUES (%s, %s)", [log.company, id]
+            )
+    await entries(log.shop, 1)
+    while await sealed(log.shop, 2):
+        pass
+    assert id_at(log, 6) == kept
+    assert [row.id for row in await rows_of(log.shop)][-3:] == [
+        *(id for (id,) in new),
+        (await log_of(log.shop, "custom"))[-1].id,
+    ]
+    assert (
+        log.root.execute("SELECT FROM distribu.unsealed WHERE company_id = %s", [log.company]).fetchone()
+        is None
+    )
+    for found in await log.found():
+        assert found == {}
+    said = [one.getMessage() for one in caplog.records if one.name == "distribu.seals"]
+    assert len(said) == 2
+    assert all(log.company in one for one in said)
 
 
 async def test_nobody_goes_on_from_a_head_that_was_altered(

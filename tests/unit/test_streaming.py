@@ -13,8 +13,11 @@ import pytest
 from distribu import Harness, Role, Shop
 from distribu.adapters.verify_export import Inspection, read_keys
 from distribu.application.audit import RecordAudit
+from distribu.application.kernel import Outside
+from distribu.application.sealing import ExportAudit
+from distribu.domain.errors import RateLimited
 from distribu.entrypoints.http import streaming
-from distribu.entrypoints.http.streaming import PIECE, Streamed
+from distribu.entrypoints.http.streaming import PIECE, Room, Streamed
 from tests import people
 from tests.contracts.asking import log_of
 from tests.contracts.sealing import entries
@@ -116,8 +119,62 @@ class TestTheExport:
         typed = await owner.get("/account/audit/export", headers={"sec-fetch-site": "none"})
         assert typed.status_code == 200
 
+    async def test_two_are_made_at_once_for_a_company_and_the_third_waits(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Room comes back with the end of one, whatever ends it."""
+        started, going_on, fails = asyncio.Semaphore(0), asyncio.Event(), False
+
+        async def pieces() -> AsyncIterator[bytes]:
+            started.release()
+            await going_on.wait()
+            yield b"x"
+
+        async def run(self: ExportAudit, outside: Outside) -> AsyncIterator[bytes]:
+            if fails:
+                raise OSError("the database is gone")
+            return pieces()
+
+        monkeypatch.setattr(ExportAudit, "run", run)
+        browser = await browser_of(shop, Role.OWNER)
+        path = "/account/audit/export"
+        running = [asyncio.create_task(browser.get(path)) for _ in range(2)]
+        for _ in running:
+            await started.acquire()
+        no = await browser.get(path)
+        refused(no, 429, "rate_limited")
+        assert (no.json()["retryAfter"], no.headers["retry-after"]) == (30, "30")
+        for gone in running[:2]:  # one is cut off, the others come to their end
+            gone.cancel()
+            await asyncio.wait([gone])
+            running.append(asyncio.create_task(browser.get(path)))
+            await started.acquire()
+            refused(await browser.get(path), 429, "rate_limited")
+        going_on.set()
+        assert {(await one).status_code for one in running[2:]} == {200}
+        fails = True
+        for _ in range(3):
+            assert (await browser.get(path)).status_code == 500
+        fails = False
+        assert {(await browser.get(path)).status_code for _ in range(3)} == {200}
+
+    def test_a_company_takes_no_room_from_another(self) -> None:
+        room = Room()
+        over = [room.take("a") for _ in range(2)]
+        for _ in range(2):
+            room.take("b")
+        with pytest.raises(RateLimited):
+            room.take("a")
+        over[0]()
+        room.take("a")
+
 
 class TestPieces:
+    ended = 0
+
+    def over(self) -> None:
+        self.ended += 1
+
     async def send(self, *pieces: bytes, takes: Any = None, receive: Any = None) -> list[dict[str, Any]]:
         sent: list[dict[str, Any]] = []
 
@@ -134,8 +191,9 @@ class TestPieces:
             await asyncio.Event().wait()
             raise AssertionError
 
-        file = Streamed(made(), name="a.csv", media_type="text/csv", request_id="1")
+        file = Streamed(made(), name="a.csv", media_type="text/csv", request_id="1", over=self.over)
         await file({}, receive or here, send)
+        assert self.ended == 1
         return sent
 
     async def test_lines_are_gathered(self) -> None:
@@ -160,9 +218,10 @@ class TestPieces:
             await asyncio.Event().wait()
             raise AssertionError
 
-        file = Streamed(made(), name="a.csv", media_type="text/csv", request_id="1")
+        file = Streamed(made(), name="a.csv", media_type="text/csv", request_id="1", over=self.over)
         with pytest.raises(OSError, match="gone"):
             await file({}, here, send)
+        assert self.ended == 1
         assert all(one.get("more_body", True) for one in sent)
 
     async def test_who_takes_nothing_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:

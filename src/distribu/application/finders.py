@@ -302,6 +302,10 @@ class Seals(Protocol):
         """Records, by id, that are not sealed and do not wait to be: nobody wrote them through a door."""
         ...
 
+    def waiting(self, *, before: datetime, limit: int) -> Read[Sequence[SealedRow]]:
+        """What was recorded before a time and is there and in line to be sealed, and is not."""
+        ...
+
     def vanished(self, *, limit: int) -> Read[Sequence[SealedRow]]:
         """What waits to be sealed and is not there."""
         ...

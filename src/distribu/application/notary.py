@@ -29,10 +29,11 @@ class Seals(Protocol):
     ) -> int:
         """Give the records that wait a place of their own each, and sign the new head of each company.
 
-        Returns how many records were sealed, ``limit`` at most for each company; with ``company_id`` of
+        Returns how many records were taken up, ``limit`` at most for each company; with ``company_id`` of
         that company alone. A record that is committed late is sealed late and never skipped, the records
         of one entity stand in the order of its changes, and of two who seal at once one waits for the
-        other. A company whose newest head and frontier do not agree is left alone, and logged.
+        other. One that is sealed and in line again is taken out of line. A company whose newest head and
+        frontier do not agree is left alone, and logged.
 
         Where a webhook is subscribed to records, each goes into the outbox with its seal, in the order of
         the log, all of them or none.

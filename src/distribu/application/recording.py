@@ -1,6 +1,6 @@
 """What becomes a row of the audit log, and what the world is told with it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ import msgspec
 from distribu.application import reactions, views
 from distribu.application.ports import NUMBER_TO_COME, Change, Entropy, Message, NewRecord
 from distribu.domain.access import Actor
-from distribu.domain.audit import FORMAT, METADATA_MAX, Entry, Person
+from distribu.domain.audit import FORMAT, METADATA_MAX, CustomEntry, Entry, Person
 from distribu.domain.entity import Entity, Event, Numbered
 from distribu.domain.values import CompanyId
 
@@ -92,7 +92,7 @@ def _record(
         entity_type=entity_type,
         entity_id=entity_id,
         person=digest,
-        metadata=_bounded(metadata),
+        metadata=_bounded(metadata, str if isinstance(event, CustomEntry) else views.camel),
     )
     return NewRecord(
         id=id,
@@ -109,9 +109,9 @@ def _record(
     )
 
 
-def _bounded(metadata: dict[str, Any]) -> msgspec.Raw:
+def _bounded(metadata: dict[str, Any], named: Callable[[str], str]) -> msgspec.Raw:
     """Metadata as JSON: over its limit it is cut and says so, never dropped."""
-    text = views.encode(views.plain(metadata))
+    text = views.encode(views.plain(metadata, named))
     if len(text) > METADATA_MAX:
         # Half, since it is escaped again: quotes and backslashes double.
         kept = text[: METADATA_MAX // 2].decode("utf-8", "ignore").replace(NUMBER_TO_COME, "0")

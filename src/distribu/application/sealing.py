@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -45,6 +45,9 @@ LETTERS: Final = 20
 LETTER_CLAIM_S: Final = 600.0
 PAGE: Final = 500
 """Records that are in memory at once while a log is taken out or examined."""
+
+WAITS_MAX: Final = timedelta(minutes=5)
+"""A record that waits longer to be sealed is a finding: about a second is usual."""
 
 BLOCK: Final = 256
 """Leaves that are hashed together when single records are to be proven: a power of two."""
@@ -240,6 +243,16 @@ class ReadStrays(Query[Sequence[SealedRow]], frozen=True, kw_only=True):
         if self.after is None:
             return await reads.seals.vanished(limit=PAGE)
         return await reads.seals.strays(after=self.after, limit=PAGE)
+
+
+class ReadWaiting(Query[Sequence[SealedRow]], frozen=True, kw_only=True):
+    """Records that have waited for longer than `WAITS_MAX` to be sealed."""
+
+    needs = None
+    internal = True
+
+    async def run(self, reads: Reads) -> Sequence[SealedRow]:
+        return await reads.seals.waiting(before=reads.now - WAITS_MAX, limit=PAGE)
 
 
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
@@ -448,6 +461,9 @@ class VerdictView(View, frozen=True, kw_only=True):
 class VerifyAudit(Process[VerdictView], frozen=True, kw_only=True):
     """Examine the whole sealed log: that nothing in it was edited, removed, inserted or reordered.
 
+    And that nothing waits to be sealed for longer than `WAITS_MAX` (``waiting``): until then an edit of it
+    would not show.
+
     ``head`` is one that was kept elsewhere, as JSON; only with it a cut-off end shows, and a log that
     was made anew.
     """
@@ -462,15 +478,29 @@ class VerifyAudit(Process[VerdictView], frozen=True, kw_only=True):
         async for line in _lines(outside, company_id):
             inspection.read(line)
         verdict = inspection.verdict()
+        findings = [FindingView(kind=kind, what=what) for kind, what in verdict.findings]
+        if waiting := await outside.inside(company_id, ReadWaiting()):
+            findings.append(_waiting(waiting))
         newest = await outside.inside(company_id, ReadTip())
         return VerdictView(
-            sound=not verdict.findings,
+            sound=not findings,
             records=verdict.records,
             heads=verdict.heads,
             nameless=verdict.nameless,
             head=None if newest is None else head_view(newest),
-            findings=[FindingView(kind=kind, what=what) for kind, what in verdict.findings],
+            findings=findings,
         )
+
+
+def _waiting(rows: Sequence[SealedRow]) -> FindingView:
+    first = rows[0]
+    since = time(first.fields["at"]) if first.fields else ""
+    count = f"{PAGE} or more" if len(rows) == PAGE else str(len(rows))
+    return FindingView(
+        kind="waiting",
+        what=f"records that wait to be sealed: {count}, since {since}, the first is record {first.id}."
+        " Does a worker run, and what does it log?",
+    )
 
 
 class NoteErasure(Command[None], frozen=True, kw_only=True):

@@ -36,15 +36,18 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
-def plain(value: Any) -> Any:
-    """Any value of the domain as JSON can hold it, names in camelCase and times as they go out."""
+def plain(value: Any, named: Callable[[str], str] = camel) -> Any:
+    """Any value of the domain as JSON can hold it, names in camelCase and times as they go out.
+
+    With ``named`` the names are what that makes of them: ``str`` leaves a caller's own as they are.
+    """
     match value:
         case datetime():
             return time(value)
         case dict():
-            return {camel(name): plain(item) for name, item in value.items()}
+            return {named(name): plain(item, named) for name, item in value.items()}
         case tuple() | list() | frozenset():
-            return [plain(item) for item in value]
+            return [plain(item, named) for item in value]
         case _:
             return value
 

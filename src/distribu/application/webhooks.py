@@ -72,7 +72,10 @@ class RegisterWebhook(Command[Issued[Webhook]], frozen=True, kw_only=True):
 
 
 class EditWebhook(Command[Webhook], frozen=True, kw_only=True):
-    """Change a webhook's URL, events or whether it is active."""
+    """Change a webhook's URL, events or whether it is active.
+
+    It takes the read scope of each event, of those it has and of those it gets.
+    """
 
     needs = Permission.WEBHOOKS_WRITE
 
@@ -83,15 +86,13 @@ class EditWebhook(Command[Webhook], frozen=True, kw_only=True):
     version: fields.IfMatch | None = None
 
     async def run(self, work: Work) -> Webhook:
-        webhook = (await work.webhooks.get(self.webhook_id)).at(self.version)
+        webhook = await _managed(work, self.webhook_id, self.version)
         changes = self.given("webhook_id", "version", "events")
         if not isinstance(self.events, UnsetType):
             _may_read(work.actor, self.events)
             changes["subscribed"] = _sorted(self.events)
         if not isinstance(self.url, UnsetType):
             work.admit(self.url)
-            if self.url != webhook.url:  # what is subscribed, and what is pending, goes there now
-                _may_read(work.actor, webhook.subscribed)
         webhook = webhook.edit(changes, at=work.now)
         work.save(webhook)
         return webhook
@@ -100,7 +101,8 @@ class EditWebhook(Command[Webhook], frozen=True, kw_only=True):
 class RotateWebhookSecret(Command[Issued[Webhook]], frozen=True, kw_only=True):
     """Give a webhook a new secret. The one before stays valid for seven days; any older one ends now.
 
-    Without `grace` the one before ends now, too: when somebody else has seen it.
+    Without `grace` the one before ends now, too: when somebody else has seen it. It takes the read scope of
+    each event of the webhook.
     """
 
     needs = Permission.WEBHOOKS_WRITE
@@ -109,7 +111,7 @@ class RotateWebhookSecret(Command[Issued[Webhook]], frozen=True, kw_only=True):
     grace: bool = True
 
     async def run(self, work: Work) -> Issued[Webhook]:
-        webhook = await work.webhooks.get(self.webhook_id)
+        webhook = await _managed(work, self.webhook_id)
         secret = _new_secret(work)
         webhook = webhook.rotate(work.seal(secret), grace=self.grace, at=work.now)
         work.save(webhook)
@@ -117,7 +119,7 @@ class RotateWebhookSecret(Command[Issued[Webhook]], frozen=True, kw_only=True):
 
 
 class RemoveWebhook(Command[None], frozen=True, kw_only=True):
-    """Stop a webhook for good."""
+    """Stop a webhook for good. It takes the read scope of each of its events."""
 
     needs = Permission.WEBHOOKS_WRITE
 
@@ -125,7 +127,7 @@ class RemoveWebhook(Command[None], frozen=True, kw_only=True):
     version: fields.IfMatch | None = None
 
     async def run(self, work: Work) -> None:
-        webhook = (await work.webhooks.get(self.webhook_id)).at(self.version)
+        webhook = await _managed(work, self.webhook_id, self.version)
         work.save(webhook.remove(at=work.now))
 
 
@@ -183,7 +185,8 @@ class ListDeliveries(Query[Page[Delivery]], frozen=True, kw_only=True):
 class SendTest(Command[views.TestView], frozen=True, kw_only=True):
     """Have a test event sent to a webhook, to see it arrive: the way all others go.
 
-    It has a place in the feed as they do. It is sent to a webhook that is switched off, too.
+    It has a place in the feed as they do. It is sent to a webhook that is switched off, too. It takes
+    the read scope of each event of the webhook.
     """
 
     needs = Permission.WEBHOOKS_WRITE
@@ -191,7 +194,7 @@ class SendTest(Command[views.TestView], frozen=True, kw_only=True):
     webhook_id: fields.WebhookIdInPath
 
     async def run(self, work: Work) -> views.TestView:
-        webhook = await work.webhooks.get(self.webhook_id)
+        webhook = await _managed(work, self.webhook_id)
         entry = WebhookTested(entity_type="Webhook", entity_id=webhook.id)
         return views.TestView(event_id=work.ask(entry, TEST, views.of(webhook)), event=TEST)
 
@@ -199,7 +202,8 @@ class SendTest(Command[views.TestView], frozen=True, kw_only=True):
 class ReplayDelivery(Command[Delivery], frozen=True, kw_only=True):
     """Send a delivery again, whatever came of it; it is tried as often as a new one.
 
-    One that is being tried at the moment is left to that.
+    One that is being tried at the moment is left to that. It takes the read scope of each event of the
+    webhook.
     """
 
     needs = Permission.WEBHOOKS_WRITE
@@ -208,7 +212,7 @@ class ReplayDelivery(Command[Delivery], frozen=True, kw_only=True):
 
     async def run(self, work: Work) -> Delivery:
         delivery = await work.webhooks.delivery(self.delivery_id)
-        webhook = await work.webhooks.get(delivery.webhook_id)
+        webhook = await _managed(work, delivery.webhook_id)
         statuses = (DeliveryStatus.PENDING, DeliveryStatus.DELIVERED, DeliveryStatus.DEAD)
         _replay(
             work,
@@ -221,7 +225,8 @@ class ReplayDelivery(Command[Delivery], frozen=True, kw_only=True):
 class ReplayDeliveries(Command[views.ReplayView], frozen=True, kw_only=True):
     """Send a webhook's deliveries of a time again, by default all that have not arrived.
 
-    With `status` those: DELIVERED for a receiver that has lost what it had.
+    With `status` those: DELIVERED for a receiver that has lost what it had. It takes the read scope of each
+    event of the webhook.
     """
 
     needs = Permission.WEBHOOKS_WRITE
@@ -232,7 +237,7 @@ class ReplayDeliveries(Command[views.ReplayView], frozen=True, kw_only=True):
     status: DeliveryStatus | None = None
 
     async def run(self, work: Work) -> views.ReplayView:
-        webhook = await work.webhooks.get(self.webhook_id)
+        webhook = await _managed(work, self.webhook_id)
         statuses: tuple[DeliveryStatus, ...] = (DeliveryStatus.PENDING, DeliveryStatus.DEAD)
         if self.status is not None:
             waits = self.status in (DeliveryStatus.PENDING, DeliveryStatus.PARKED)
@@ -309,6 +314,13 @@ def _replay(work: Work, order: Replay) -> None:
         statuses=order.statuses,
     )
     work.ask(entry, REPLAY, order)
+
+
+async def _managed(work: Work, id: WebhookId, version: int | None = None) -> Webhook:
+    """A webhook that somebody is about to manage, who must be able to read what goes there."""
+    webhook = await work.webhooks.get(id)
+    _may_read(work.actor, webhook.subscribed)
+    return webhook.at(version)
 
 
 def _may_read(actor: Actor, events: tuple[WireEvent, ...]) -> None:

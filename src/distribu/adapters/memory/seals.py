@@ -169,6 +169,17 @@ class Seals(Finder):
     def strays(self, *, after: str, limit: int) -> MemoryRead[Sequence[SealedRow]]:
         return MemoryRead(self.tx, list)
 
+    def waiting(self, *, before: datetime, limit: int) -> MemoryRead[Sequence[SealedRow]]:
+        def answer() -> list[SealedRow]:
+            sealed, shelf = self._sealed, self.tx.shelf
+            return [
+                replace(_row(shelf, record, 0, b""), position=None, leaf=None)
+                for record in shelf.records
+                if sealed is not _EMPTY and record.at < before and record.id not in sealed.rows
+            ][:limit]
+
+        return MemoryRead(self.tx, answer)
+
     def vanished(self, *, limit: int) -> MemoryRead[Sequence[SealedRow]]:
         return MemoryRead(self.tx, list)
 

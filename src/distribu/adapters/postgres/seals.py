@@ -61,10 +61,15 @@ WHERE company_id = %(company)s ORDER BY number DESC LIMIT 1
 # Who waits and is not there stays, for whoever examines the log. Row by row, whatever the planner thinks of
 # a limit that it does not know: otherwise it may join the whole log for a few.
 _TAKE: Final = """
-SELECT seq, record_id, there.body FROM distribu.unsealed, LATERAL (
+SELECT seq, record_id, there.body, sealed.position FROM distribu.unsealed
+CROSS JOIN LATERAL (
     SELECT body FROM distribu.records
     WHERE records.company_id = %(company)s AND records.id = unsealed.record_id LIMIT 1
 ) AS there
+LEFT JOIN LATERAL (
+    SELECT position FROM distribu.seals
+    WHERE seals.company_id = %(company)s AND seals.record_id = unsealed.record_id LIMIT 1
+) AS sealed ON true
 WHERE company_id = %(company)s ORDER BY seq LIMIT %(limit)s
 """
 
@@ -219,15 +224,28 @@ class PostgresSeals:
             taken = await (await connection.execute(_TAKE, {**of_company, "limit": limit})).fetchall()
             if not taken:
                 return 0
-            await connection.execute(_TAKEN, {**of_company, "seqs": [seq for seq, _, _ in taken]})
-            leaves = [leaf(body.encode()) for _, _, body in taken]
+            await connection.execute(_TAKEN, {**of_company, "seqs": [seq for seq, *_ in taken]})
+            # Whoever writes records can put one in line again: it keeps its place, and stops nobody.
+            new_ones: dict[str, str] = {}
+            for _, id, body, position in taken:
+                if position is None:
+                    new_ones.setdefault(id, body)
+            if len(new_ones) < len(taken):
+                log.warning(
+                    "company %s: %s records were in line again to be sealed",
+                    company,
+                    len(taken) - len(new_ones),
+                )
+            if not new_ones:
+                return len(taken)
+            leaves = [leaf(body.encode()) for body in new_ones.values()]
             new = make(company, tip, leaves)
             await connection.execute(
                 _SEAL,
                 {
                     **of_company,
                     "first": new.frontier.size - len(leaves),
-                    "ids": [id for _, id, _ in taken],
+                    "ids": list(new_ones),
                     "leaves": leaves,
                     "number": new.head.number,
                     "size": new.head.size,
@@ -246,7 +264,7 @@ class PostgresSeals:
                 first = new.frontier.size - len(leaves)
                 rows = [
                     SealedRow(id=id, position=first + place, leaf=hashed, body=body)
-                    for place, ((_, id, body), hashed) in enumerate(zip(taken, leaves, strict=True))
+                    for place, ((id, body), hashed) in enumerate(zip(new_ones.items(), leaves, strict=True))
                 ]
                 await self._publish(connection, of_company, rows, tell)
             return len(taken)
@@ -419,6 +437,21 @@ _STRAYS: Final = Statement(
     .order_by(_record.id)
     .limit(_count)
 )
+_WAITS: Final = Statement(
+    sa.select(_record.id, sa.null(), sa.null(), *_of_record)
+    .select_from(
+        schema.unsealed.join(schema.records, _its_place)
+        .outerjoin(schema.seals, _its_seal)
+        .outerjoin(schema.record_people, _its_person)
+    )
+    .where(
+        mine(schema.unsealed),
+        _record.at < sa.bindparam("before", type_=_record.at.type),
+        _seals.position.is_(None),
+    )
+    .order_by(_unsealed.seq)
+    .limit(_count)
+)
 _VANISHED: Final = Statement(
     sa.select(_unsealed.record_id)
     .select_from(schema.unsealed.outerjoin(schema.records, _its_place))
@@ -451,6 +484,9 @@ class PostgresSealFinder(Finder):
 
     def strays(self, *, after: str, limit: int) -> PostgresRead[Sequence[SealedRow]]:
         return PostgresRead(self.tx, _sealed_rows, _STRAYS.of(**self.bound, after=after, count=limit))
+
+    def waiting(self, *, before: datetime, limit: int) -> PostgresRead[Sequence[SealedRow]]:
+        return PostgresRead(self.tx, _sealed_rows, _WAITS.of(**self.bound, before=before, count=limit))
 
     def vanished(self, *, limit: int) -> PostgresRead[Sequence[SealedRow]]:
         call = _VANISHED.of(**self.bound, count=limit)

@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 
 from distribu.application.kernel import Command, Distribu, Once, Query
+from distribu.domain.access import Actor
 from distribu.domain.errors import InDoubt, Invalid, NotFound, Refused
 from distribu.entrypoints.http import reference, wire
 from distribu.entrypoints.http.browser import Application, Site, defended
@@ -25,7 +26,7 @@ from distribu.entrypoints.http.notices import notices
 from distribu.entrypoints.http.people import ACCOUNT, ADMIN, AUTH, STORE
 from distribu.entrypoints.http.routes import ROUTES
 from distribu.entrypoints.http.sessions import Keys, Sessions
-from distribu.entrypoints.http.streaming import Streamed
+from distribu.entrypoints.http.streaming import Room, Streamed
 from distribu.entrypoints.http.wire import Route, answer, body_of, etag, refused
 from distribu.entrypoints.stubs.stripe import StripeStub, with_stripe
 
@@ -111,15 +112,17 @@ def _id(distribu: Distribu) -> str:
 
 
 def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
+    room = Room()
+
     async def handle(request: Http) -> ASGIResponse:
         actor = await door.actor(request, route)
         await distribu.admit(actor, route.request)
         key = _idempotency_key(request, route)
         asked = await wire.asked(route, request, door.told(request))
+        if route.files:
+            return await _file(route, actor, asked, distribu, room)
         if key is None:
             result = await distribu.execute(actor, asked)
-            if route.files:
-                return _file(route, asked, result, distribu)
             told = [*etag(result), *door.cookies(request, route, result)]
             return answer(body_of(route, result), route.status, told, _id(distribu))
         headers: list[tuple[str, str]] = []
@@ -152,11 +155,17 @@ def _handler(distribu: Distribu, route: Route, door: Door) -> HTTPRouteHandler:
     )(slowly if route.floor_s else handle)
 
 
-def _file(route: Route, asked: Any, pieces: Any, distribu: Distribu) -> Streamed:
+async def _file(route: Route, actor: Actor, asked: Any, distribu: Distribu, room: Room) -> Streamed:
     """What a request answers piece by piece, as a file; its name says what it is, and of which day."""
+    over = room.take(actor.company_id or "")
+    try:
+        pieces = await distribu.execute(actor, asked)
+    except BaseException:
+        over()
+        raise
     kind = route.files[asked.format]
     name = f"{route.path.split('/')[1]}-{distribu.ports.clock.now():%Y-%m-%d}.{kind.ends}"
-    return Streamed(pieces, name=name, media_type=kind.media_type, request_id=_id(distribu))
+    return Streamed(pieces, name=name, media_type=kind.media_type, request_id=_id(distribu), over=over)
 
 
 def _idempotency_key(http: Http, route: Route) -> str | None:

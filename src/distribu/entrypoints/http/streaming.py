@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 from litestar.response.base import ASGIResponse
+
+from distribu.domain.errors import RateLimited
 
 log: Final = logging.getLogger("distribu.http")
 
@@ -16,17 +20,52 @@ TAKEN_S: Final = 60.0
 """How long whoever asked may take for one piece."""
 
 
+AT_ONCE: Final = 2
+"""Files that are made at once for one company, in one process."""
+
+AGAIN_S: Final = 30
+"""When whoever was refused for that may ask again."""
+
+
+class Room:
+    """Room for the files that are being made, of each company its own."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+
+    def take(self, company: str) -> Callable[[], None]:
+        """Take one place; what is returned gives it back. Raises `RateLimited` when there is none."""
+        if self._taken[company] >= AT_ONCE:
+            raise RateLimited("rate_limited", retry_after_s=AGAIN_S)
+        self._taken[company] += 1
+        return partial(self._leave, company)
+
+    def _leave(self, company: str) -> None:
+        self._taken[company] -= 1
+        if not self._taken[company]:
+            del self._taken[company]
+
+
 class Streamed(ASGIResponse):
     """An answer that is made while it is sent.
 
     Whoever goes away, or takes nothing for `TAKEN_S`, ends the making: no transaction and no connection to
     the database waits for them. A mistake on the way breaks the answer off, so that half a file never
-    passes for a whole one.
+    passes for a whole one. ``over`` is called once, however it ends.
     """
 
-    def __init__(self, pieces: AsyncIterator[bytes], *, name: str, media_type: str, request_id: str) -> None:
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        name: str,
+        media_type: str,
+        request_id: str,
+        over: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._pieces = pieces
+        self._over = over
         self._head = [
             (b"content-type", media_type.encode()),
             (b"content-disposition", f'attachment; filename="{name}"'.encode()),
@@ -41,7 +80,10 @@ class Streamed(ASGIResponse):
         finally:
             for task in (sending, gone):
                 task.cancel()
-            await asyncio.wait((sending, gone))
+            try:
+                await asyncio.wait((sending, gone))
+            finally:
+                self._over()
         if not sending.cancelled() and (wrong := sending.exception()) is not None:
             raise wrong
 
