@@ -33,6 +33,7 @@ from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
 from distribu.adapters.memory.twins import MovedClock, Received
 from distribu.adapters.redis import RedisLimiter
 from distribu.adapters.system import SystemEntropy
+from distribu.application.notices import ReplayNotice
 from distribu.application.ports import Limit, Reply
 from distribu.container import Container
 from distribu.domain.access import SCOPES, Permission
@@ -377,7 +378,9 @@ class TestAuthorization:
         for route in ADMIN:
             body = bodies(stage).get(route.request.__name__)
             path = path_of("/api/admin", route, stage.ids)
-            assert (await platform.request(route.method, path, json=body)).is_success, path
+            came = await platform.request(route.method, path, json=body)
+            nothing_there = route.request is ReplayNotice and came.json()["code"] == "notice_not_found"
+            assert came.is_success or nothing_there, path
         for path in ("/account/products", "/account/orders", "/account/members"):
             assert (await owner.get(path)).status_code == 200
             assert (await platform.get(path)).status_code == 403

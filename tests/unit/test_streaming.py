@@ -141,7 +141,8 @@ class TestTheExport:
         running = [asyncio.create_task(browser.get(path)) for _ in range(2)]
         for _ in running:
             await started.acquire()
-        no = await browser.get(path)
+        async with asyncio.timeout(20):
+            no = await browser.get(path)
         refused(no, 429, "rate_limited")
         assert (no.json()["retryAfter"], no.headers["retry-after"]) == (30, "30")
         for gone in running[:2]:  # one is cut off, the others come to their end
