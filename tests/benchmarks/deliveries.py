@@ -14,7 +14,7 @@ from distribu import Settings, Shop
 from distribu.application import views
 from distribu.container import running
 from distribu.domain.webhooks import WireEvent
-from tests.benchmarks.machine import ROOT, cpu_s, free_port, postmaster, started
+from tests.benchmarks.machine import ROOT, cpu_s, free_port, postmaster, started, told
 
 RECEIVERS: Final = 16
 AT_ONCE: Final = 128
@@ -95,10 +95,10 @@ def _bare(port: int, payload: str, count: int) -> Mapping[str, Any]:
     """What the same bodies and headers cost whoever only posts them."""
     id, at = "0" * 36, "2026-01-01T00:00:00.000Z"
     event = str(WireEvent.PRODUCT_CREATED)
-    told = {"id": id, "event": event, "timestamp": at, "occurredAt": at, "position": 1, "previous": 1}
+    envelope = {"id": id, "event": event, "timestamp": at, "occurredAt": at, "position": 1, "previous": 1}
     plan = {
         "url": f"http://127.0.0.1:{port}/bare",
-        "bodies": [views.encode({**told, "data": json.loads(payload)}).decode()],
+        "bodies": [views.encode({**envelope, "data": json.loads(payload)}).decode()],
         "headers": {
             "Content-Type": "application/json",
             "User-Agent": "bare",
@@ -112,13 +112,4 @@ def _bare(port: int, payload: str, count: int) -> Mapping[str, Any]:
         "count": count,
         "at_once": AT_ONCE,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.bare"],
-        cwd=ROOT,
-        input=json.dumps(plan),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found: Mapping[str, Any] = json.loads(done.stdout)
-    return found
+    return told("tests.benchmarks.bare", plan)

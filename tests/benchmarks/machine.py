@@ -88,8 +88,13 @@ def _answered(url: str, process: "subprocess.Popen[bytes]") -> bool:
 
 def load(**plan: Any) -> Mapping[str, Any]:
     """Run the load generator in a process of its own; see `tests.benchmarks.load`."""
+    return told("tests.benchmarks.load", plan)
+
+
+def told(module: str, plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a module of ours says, as a process of its own that reads its plan as JSON and answers in it."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.load"],
+        [sys.executable, "-m", module],
         cwd=ROOT,
         input=json.dumps(plan),
         stdout=subprocess.PIPE,

@@ -38,7 +38,7 @@ class ApiLimits:
 
 async def _count(limiter: RateLimiter, http: Http, name: str, limit: Limit) -> None:
     standing = await limiter.take(limit)
-    standings: list[tuple[str, Standing]] = http.scope.setdefault(_STANDINGS, [])  # type: ignore[typeddict-item]
+    standings: list[tuple[str, Standing]] = http.scope.setdefault(_STANDINGS, [])  # type: ignore[typeddict-item]  # a key of ours
     standings.append((name, standing))
     if not standing.allowed:
         # Whoever was refused for the key has been counted for the address: that may be full for longer.
