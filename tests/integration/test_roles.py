@@ -14,7 +14,15 @@ from psycopg import errors
 from distribu import Actor, Role, Settings, Shop, amount
 from distribu.adapters.postgres import refusals, schema
 from distribu.adapters.postgres.migrations import differences, migrate
-from distribu.adapters.postgres.roles import APP, QUEUE, SETTINGS, NotMigrated, UnsafeRole, queue_url
+from distribu.adapters.postgres.roles import (
+    APP,
+    QUEUE,
+    QUEUE_SETTINGS,
+    SETTINGS,
+    NotMigrated,
+    UnsafeRole,
+    queue_url,
+)
 from distribu.application.audit import ListAudit
 from distribu.application.catalog import CreateProduct
 from distribu.container import StartRefused, database, migrated, running
@@ -253,13 +261,13 @@ class TestPrivileges:
         assert held["outbox"] == held["mails"] == {"INSERT"}
 
     async def test_both_logins_wait_for_nothing_for_ever(self, root: "psycopg.Connection[Any]") -> None:
-        for role in ("distribu", "distribu_queue"):
+        for role, settings in (("distribu", SETTINGS), ("distribu_queue", QUEUE_SETTINGS)):
             row = root.execute(
                 "SELECT rolconfig, rolsuper FROM pg_roles WHERE rolname = %s", [role]
             ).fetchone()
             assert row is not None
             config = {item.partition("=")[0].lower(): item.partition("=")[2] for item in row[0]}
-            assert (config, row[1]) == (SETTINGS, False)
+            assert (config, row[1]) == (settings, False)
 
     async def test_a_company_whose_head_is_held_does_not_keep_the_queue_from_the_others(
         self, house: Settings, root: "psycopg.Connection[Any]"

@@ -20,7 +20,7 @@ log: Final = logging.getLogger("distribu.queue")
 
 # The mark is written when a row of failures begins or ends, and not for each attempt. `turns` are the
 # webhooks of `tries`: whether anything arrived there, and since when nothing has after that.
-_FINISH: Final = """
+FINISH: Final = """
 WITH tries AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(tries)s::json) AS tries (company uuid, delivery uuid, number int,
         at timestamptz, duration_ms int, answered int, headers jsonb, body text, error text, status text,
@@ -190,7 +190,7 @@ class AttemptStore:
             "turns": msgspec.json.encode([*turns.values()]).decode(),
         }
         async with self._pool.connection() as connection:
-            rows = await (await connection.execute(_FINISH, given)).fetchall()
+            rows = await (await connection.execute(FINISH, given)).fetchall()
         since = {webhook: failing for _, webhook, failing in rows}
         for one in batch:
             one.settle(None if one.succeeded else since.get(one.webhook))

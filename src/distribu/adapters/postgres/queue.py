@@ -48,7 +48,7 @@ SELECT company_id FROM distribu.outbox GROUP BY company_id ORDER BY random() LIM
 SHARE: Final = 200
 """Events of one company that a turn of the relay moves at most: each may go to 50 webhooks."""
 
-_MOVE: Final = """
+MOVE: Final = """
 WITH taken AS (
     DELETE FROM distribu.outbox WHERE company_id = %(company)s AND seq IN (
         SELECT seq FROM distribu.outbox WHERE company_id = %(company)s AND name <> %(replay)s
@@ -138,7 +138,7 @@ WITH RECURSIVE waiting AS (
 # It looks at no more of each than may be in flight. `turn` is what the company holds with this one. Each is
 # locked by its key alone: a planner that had last seen nothing pending would otherwise compare all that is
 # pending with all that is due, for seconds. So it is asked in words that the index of those is not for.
-_CLAIM: Final = f"""{_WAITING}, held AS (
+CLAIM: Final = f"""{_WAITING}, held AS (
     SELECT * FROM unnest(%(companies)s::uuid[], %(webhooks)s::uuid[], %(counts)s::int[])
         AS held (company_id, webhook_id, places)
 ), due AS (
@@ -343,7 +343,7 @@ class PostgresQueue:
             head = await (await connection.execute(FEED_HEAD, {"company": company})).fetchone()
             given = {"company": company, "limit": limit, "head": head[0] if head else 0, "now": now}
             given |= {"test": TEST, "replay": REPLAY}
-            placed = await (await connection.execute(_MOVE, given)).fetchall()
+            placed = await (await connection.execute(MOVE, given)).fetchall()
             marks: dict[str, int] = {}
             made: list[_New] = []
             for position, event, name, webhook, mark, goes in placed:
@@ -396,7 +396,7 @@ class PostgresQueue:
         async with self.pool.connection() as connection:
             rows = await (
                 await connection.execute(
-                    _CLAIM,
+                    CLAIM,
                     {
                         "limit": limit,
                         "per_webhook": per_webhook,
