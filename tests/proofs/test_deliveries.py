@@ -9,14 +9,11 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from distribu import Settings, Shop, connect
 from distribu.application.webhooks import ListWebhooks, RemoveWebhook
@@ -26,11 +23,11 @@ from tests.benchmarks.deliveries import AT_ONCE
 from tests.benchmarks.machine import ROOT
 from tests.proofs import books
 from tests.proofs.conftest import House
-from tests.proofs.processes import Process, free_port, kill_postgres, superuser
+from tests.proofs.processes import Process, kill_postgres, superuser
+from tests.proofs.receivers import BODIES, DAWDLES_S, Receivers, receivers
 
 GOOD = 16
 BAD = ("hangs", "fails", "resets", "dawdles")
-DAWDLES_S = 9.0
 EVENTS = int(os.environ.get("DISTRIBU_PROOF_EVENTS", "500"))
 """Of each part, to 16 receivers and then to 20."""
 
@@ -38,82 +35,11 @@ KILLS = 20
 OFFERED = 40
 """Events a second while workers are killed."""
 
-BODIES = 4_000
 CLAIM_S = 60
 
 
-@dataclass(slots=True)
-class Receivers:
-    """Everybody there is to send to, on one port: what a path is called is how it behaves."""
-
-    port: int = field(default_factory=free_port)
-    arrived: dict[str, Counter[tuple[int, int | None]]] = field(default_factory=dict)
-    delays: list[float] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{path}"
-
-    async def _take(self, request: web.Request) -> web.Response:
-        path, body = request.path.lstrip("/"), await request.read()
-        match path:
-            case "hangs":
-                await asyncio.sleep(60)
-            case "fails":
-                return web.Response(status=500)
-            case "resets":
-                assert request.transport is not None
-                request.transport.abort()
-            case "dawdles":
-                await asyncio.sleep(DAWDLES_S)
-            case "bare":
-                pass
-            case _:
-                told = msgspec.json.decode(body)
-                place = told["position"], told["previous"]
-                self.arrived.setdefault(path, Counter())[place] += 1
-                happened = datetime.fromisoformat(told["occurredAt"])
-                self.delays.append((datetime.now(UTC) - happened).total_seconds())
-                if len(self.bodies) < BODIES:
-                    self.bodies.append(body)
-        return web.Response(text="thanks")
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator["Receivers"]:
-        app = web.Application()
-        app.router.add_post("/{path}", self._take)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port, backlog=1024).start()
-        try:
-            yield self
-        finally:
-            await runner.cleanup()
-
-    def forget(self) -> None:
-        self.arrived.clear()
-        self.delays.clear()
-        self.bodies.clear()
-
-    async def until(self, events: int, *, within_s: float) -> None:
-        """Wait until every good receiver has so many different events."""
-        began = time.perf_counter()
-        while (least := min(len(self.of(n)) for n in range(GOOD))) < events:
-            assert time.perf_counter() - began < within_s, f"somebody has {least} of {events}"
-            await asyncio.sleep(0.1)
-
-    def of(self, place: int) -> Counter[tuple[int, int | None]]:
-        """How often each event arrived at a good one, by its position and the one before it."""
-        return self.arrived.get(f"good-{place}", Counter())
-
-    def p95(self) -> float:
-        return sorted(self.delays)[int(len(self.delays) * 0.95)]
-
-
-@pytest.fixture
-async def receivers() -> AsyncIterator[Receivers]:
-    async with Receivers().open() as receivers:
-        yield receivers
+def p95(delays: Sequence[float]) -> float:
+    return sorted(delays)[int(len(delays) * 0.95)]
 
 
 @asynccontextmanager
@@ -143,11 +69,11 @@ async def offer(shop: Shop, events: int, *, per_s: float | None = None) -> None:
             await asyncio.sleep(max(0, began + (n + 1) / per_s - time.perf_counter()))
 
 
-async def bare(receivers: Receivers) -> float:
+async def bare(to: Receivers, bodies: Sequence[str]) -> float:
     """Deliveries a second of a process that does nothing else, to the same receivers."""
     plan = {
-        "url": receivers.url("bare"),
-        "bodies": [body.decode() for body in receivers.bodies],
+        "url": to.url("bare"),
+        "bodies": bodies,
         "headers": {"Content-Type": "application/json"},
         "count": BODIES,
         "at_once": AT_ONCE,
@@ -159,40 +85,41 @@ async def bare(receivers: Receivers) -> float:
     return float(msgspec.json.decode(said)["per_s"])
 
 
-async def test_bad_receivers_beside_good_ones(house: House, receivers: Receivers) -> None:
+async def test_bad_receivers_beside_good_ones(house: House) -> None:
     """Nothing is lost, and who is quick does not wait for who is not; the figures are printed."""
-    shop = await Shop.open(house.distribu)
-    for place in range(GOOD):
-        await shop.webhook(WireEvent.PRODUCT_CREATED, url=receivers.url(f"good-{place}"))
-    await offer(shop, EVENTS)
-    began = time.perf_counter()
-    async with worker(house):
-        await receivers.until(1, within_s=60)
-        first, had = time.perf_counter(), len(receivers.delays)
-        await receivers.until(EVENTS, within_s=60 + EVENTS / 10)
-        capacity = (EVENTS * GOOD - had) / (time.perf_counter() - first)
-        plain = await bare(receivers)
-        rate = capacity / 2 / (GOOD + len(BAD))
-        receivers.forget()
-        await offer(shop, EVENTS, per_s=rate)
-        await receivers.until(EVENTS, within_s=120 + EVENTS / rate)
-        without = receivers.p95()
-        receivers.forget()
-        for path in BAD:
-            await shop.webhook(WireEvent.PRODUCT_CREATED, url=receivers.url(path))
-        await offer(shop, EVENTS, per_s=rate)
-        await receivers.until(EVENTS, within_s=120 + EVENTS / rate)
-        beside = receivers.p95()
+    async with receivers() as good, receivers() as bad:
+        shop = await Shop.open(house.distribu)
         for place in range(GOOD):
-            assert set(receivers.of(place).values()) == {1}
-        for webhook in (await shop.execute(ListWebhooks(limit=100))).items:
-            await shop.execute(RemoveWebhook(webhook_id=webhook.id))  # or what fails outlives this test
-    assert beside < DAWDLES_S / 3, "they waited for a slow one"
+            await shop.webhook(WireEvent.PRODUCT_CREATED, url=good.url(f"good-{place}"))
+        await offer(shop, EVENTS)
+        began = time.perf_counter()
+        async with worker(house):
+            await good.until(GOOD, 1, within_s=60)
+            first, had = time.perf_counter(), sum((await good.counts()).values())
+            await good.until(GOOD, EVENTS, within_s=60 + EVENTS / 10)
+            capacity = (EVENTS * GOOD - had) / (time.perf_counter() - first)
+            plain = await bare(good, (await good.told()).bodies)
+            rate = capacity / 2 / (GOOD + len(BAD))
+            measured = []
+            for beside in ((), BAD):
+                for path in beside:
+                    await shop.webhook(WireEvent.PRODUCT_CREATED, url=bad.url(path))
+                await good.forget()
+                await offer(shop, EVENTS, per_s=rate)
+                await good.until(GOOD, EVENTS, within_s=120 + EVENTS / rate)
+                told = await good.told()
+                for place in range(GOOD):
+                    assert {times for _, times in told.arrived[f"good-{place}"]} == {1}
+                measured.append(p95(told.delays))
+            for webhook in (await shop.execute(ListWebhooks(limit=100))).items:
+                await shop.execute(RemoveWebhook(webhook_id=webhook.id))  # or what fails outlives this test
+    without, with_bad = measured
+    assert with_bad < DAWDLES_S / 3, "they waited for a slow one"
     print(
         f"\none worker process: {capacity:.0f} deliveries/s, a bare client with the same bodies "
         f"{plain:.0f}/s, ratio {capacity / plain:.2f}; at {rate:.1f} events/s p95 of {GOOD} good receivers "
-        f"{without * 1000:.0f} ms without and {beside * 1000:.0f} ms beside the bad four "
-        f"({beside / without - 1:+.0%}); {time.perf_counter() - began:.0f} s in all"
+        f"{without * 1000:.0f} ms without and {with_bad * 1000:.0f} ms beside the bad four "
+        f"({with_bad / without - 1:+.0%}); {time.perf_counter() - began:.0f} s in all"
     )
 
 
@@ -218,45 +145,49 @@ async def _stored(house: House, shop: Shop) -> None:
             await asyncio.sleep(0.5)
 
 
-async def test_workers_and_the_database_killed_at_work(apart: House, receivers: Receivers) -> None:
+async def test_workers_and_the_database_killed_at_work(apart: House) -> None:
     """Workers twenty times, PostgreSQL once, beside the bad four: every event arrives at least once, in its
     position, and says which one came before; and every attempt has its record.
     """
     shop = await Shop.open(apart.distribu)
-    for path in (*(f"good-{place}" for place in range(GOOD)), *BAD):
-        await shop.webhook(WireEvent.PRODUCT_CREATED, url=receivers.url(path))
-    workers = [Process(apart.data_dir, "worker") for _ in range(2)]
-    began = time.perf_counter()
-    pause = max(2.0, EVENTS / OFFERED / KILLS)
-    try:
-        for one in workers:
-            one.start()
+    async with receivers() as good, receivers() as bad:
+        for place in range(GOOD):
+            await shop.webhook(WireEvent.PRODUCT_CREATED, url=good.url(f"good-{place}"))
+        for path in BAD:
+            await shop.webhook(WireEvent.PRODUCT_CREATED, url=bad.url(path))
+        workers = [Process(apart.data_dir, "worker") for _ in range(2)]
+        began = time.perf_counter()
+        pause = max(2.0, EVENTS / OFFERED / KILLS)
+        try:
+            for one in workers:
+                one.start()
 
-        async def kill() -> None:
-            for turn in range(KILLS):
-                await asyncio.sleep(pause)
-                if turn == KILLS // 2:
-                    kill_postgres(apart.data_dir)  # the next worker that starts, starts it again
-                    await asyncio.sleep(1)
-                workers[turn % 2].kill()
-                workers[turn % 2].start()
+            async def kill() -> None:
+                for turn in range(KILLS):
+                    await asyncio.sleep(pause)
+                    if turn == KILLS // 2:
+                        kill_postgres(apart.data_dir)  # the next worker that starts, starts it again
+                        await asyncio.sleep(1)
+                    workers[turn % 2].kill()
+                    workers[turn % 2].start()
 
-        await asyncio.gather(kill(), offer(shop, EVENTS, per_s=EVENTS / (pause * KILLS)))
-        await receivers.until(EVENTS, within_s=CLAIM_S + 120)
-        took = time.perf_counter() - began
-        for webhook in (await shop.execute(ListWebhooks(limit=100))).items:
-            if webhook.url.rpartition("/")[2] in BAD:
-                await shop.execute(RemoveWebhook(webhook_id=webhook.id))
-        await asyncio.sleep(ATTEMPT_TIMEOUT_S + 2)  # what is on its way to them comes back
-        await _stored(apart, shop)
-        for one in workers:
-            assert await one.stop() == 0, one.said()
-    finally:
-        for one in workers:
-            one.end()
+            await asyncio.gather(kill(), offer(shop, EVENTS, per_s=EVENTS / (pause * KILLS)))
+            await good.until(GOOD, EVENTS, within_s=CLAIM_S + 120)
+            took = time.perf_counter() - began
+            for webhook in (await shop.execute(ListWebhooks(limit=100))).items:
+                if webhook.url.rpartition("/")[2] in BAD:
+                    await shop.execute(RemoveWebhook(webhook_id=webhook.id))
+            await asyncio.sleep(ATTEMPT_TIMEOUT_S + 2)  # what is on its way to them comes back
+            await _stored(apart, shop)
+            for one in workers:
+                assert await one.stop() == 0, one.said()
+        finally:
+            for one in workers:
+                one.end()
+        arrived = (await good.told()).arrived
     twice = 0
     for place in range(GOOD):
-        came = receivers.of(place)
+        came = Counter(dict(arrived[f"good-{place}"]))
         assert sorted(position for position, _ in came) == list(range(1, EVENTS + 1))
         assert [previous for _, previous in sorted(came)] == [None, *range(1, EVENTS)]
         twice += came.total() - len(came)

@@ -170,7 +170,8 @@ class Worker:
             self._busy[parcel.company_id, parcel.webhook_id] += 1
             self._of_company[parcel.company_id] += 1
             task.add_done_callback(partial(self._landed, parcel.company_id, parcel.webhook_id))
-        self._enough = len(self._flying) // 2
+        # Half of them, or as many as came: those that hang are among them all the time.
+        self._enough = max(len(self._flying) // 2, len(self._flying) - len(parcels))
         return len(parcels)
 
     async def _mail(self) -> int:
@@ -206,8 +207,12 @@ class Worker:
         ):
             self._places.set()
         self._flying.discard(task)
-        self._busy -= Counter({(company, webhook): 1})
-        self._of_company -= Counter({company: 1})
+        self._busy[company, webhook] -= 1
+        if not self._busy[company, webhook]:
+            del self._busy[company, webhook]
+        self._of_company[company] -= 1
+        if not self._of_company[company]:
+            del self._of_company[company]
         if len(self._flying) <= self._enough:
             self._room.set()
 
