@@ -50,18 +50,14 @@ class Envelope(views.View, frozen=True, kw_only=True):
     data: msgspec.Raw
 
 
-async def deliver(distribu: Distribu, parcel: Parcel) -> DeliveryStatus:
-    """Make the next attempt of a claimed delivery. No transaction is held while the other side thinks.
+async def send(ports: Ports, parcel: Parcel) -> Attempt:
+    """Make the next attempt of a claimed delivery, which nothing is kept of yet.
 
-    A webhook that says it is gone, or has done nothing but fail for too long, is switched off. Returns
-    what came of the attempt; it stays pending when there will be another.
+    No transaction and no connection is held while the other side thinks.
     """
-    ports = distribu.ports
     now = ports.clock.now()
     if not parcel.wanted:
-        no = _attempt(parcel, now, Reply(None, {}, "", _UNWANTED))
-        await ports.queue.finish(parcel, no, status=DeliveryStatus.DEAD, next_attempt_at=None)
-        return DeliveryStatus.DEAD
+        return _attempt(parcel, now, Reply(None, {}, "", _UNWANTED))
     envelope = Envelope(
         id=parcel.event_id,
         event=parcel.event,
@@ -81,21 +77,34 @@ async def deliver(distribu: Distribu, parcel: Parcel) -> DeliveryStatus:
     else:
         signed = headers(parcel.event_id, parcel.event, body, signing, int(now.timestamp()))
         reply = await ports.hooks.post(parcel.url, headers=signed, body=body)
-    attempt = _attempt(parcel, now, reply)
-    gone = reply.status == GONE
+    return _attempt(parcel, now, reply)
+
+
+async def settle(distribu: Distribu, parcel: Parcel, attempt: Attempt) -> DeliveryStatus:
+    """Keep an attempt, and decide what becomes of its delivery.
+
+    A webhook that says it is gone, or has done nothing but fail for too long, is switched off. Returns
+    what came of the attempt; it stays pending when there will be another.
+    """
+    ports = distribu.ports
+    if not parcel.wanted:
+        await ports.queue.finish(parcel, attempt, status=DeliveryStatus.DEAD, next_attempt_at=None)
+        return DeliveryStatus.DEAD
+    gone = attempt.status == GONE
     status, wait_s = DeliveryStatus.DELIVERED, None
     if not attempt.succeeded:
         made = 1 if gone else attempt.number - parcel.attempts_before
-        wait_s = wait_after(made, jitter=ports.entropy.fraction(), retry_after_s=_retry_after(reply, ports))
+        asked_s = _retry_after(attempt, ports)
+        wait_s = wait_after(made, jitter=ports.entropy.fraction(), retry_after_s=asked_s)
         status = DeliveryStatus.DEAD if wait_s is None else DeliveryStatus.PENDING
     again = None if wait_s is None else ports.clock.now() + timedelta(milliseconds=round(wait_s * 1000))
     failing_since = await ports.queue.finish(parcel, attempt, status=status, next_attempt_at=again)
-    failing = failing_since is not None and now - failing_since >= FAILING_MAX
+    failing = failing_since is not None and attempt.at - failing_since >= FAILING_MAX
     if gone or failing:
         disable = DisableWebhook(
             webhook_id=parcel.webhook_id,
             why=WhyDisabled.GONE if gone else WhyDisabled.FAILING,
-            tried_at=now,
+            tried_at=attempt.at,
             failing_since=failing_since,
         )
         await distribu.run(Actor.system(parcel.company_id), disable)
@@ -156,10 +165,10 @@ def headers(id: str, event: str, body: bytes, secrets: list[Secret], timestamp_s
     return named
 
 
-def _retry_after(reply: Reply, ports: Ports) -> int | None:
+def _retry_after(attempt: Attempt, ports: Ports) -> int | None:
     """Seconds a receiver asked us to wait (RFC 9110, 10.2.3: a number or a date), up to a day."""
-    text = next((value for name, value in reply.headers.items() if name.lower() == "retry-after"), "")
-    if reply.status not in _RETRY_AFTER_ON or not text:
+    text = next((value for name, value in attempt.headers.items() if name.lower() == "retry-after"), "")
+    if attempt.status not in _RETRY_AFTER_ON or not text:
         return None
     if text.isascii() and text.isdigit():
         return min(int(text[:9]), RETRY_AFTER_MAX_S)

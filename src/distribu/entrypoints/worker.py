@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from distribu.application.delivering import deliver, post
+from distribu.application.delivering import post, send, settle
 from distribu.application.jobs import AGAIN_S, JOBS, Job, run_due
 from distribu.application.kernel import Distribu
 from distribu.application.ports import MailParcel, Parcel
@@ -55,7 +54,7 @@ class Worker:
         self._flying: set[asyncio.Task[None]] = set()
         self._busy: Counter[tuple[CompanyId, WebhookId]] = Counter()
         self._of_company: Counter[CompanyId] = Counter()
-        self._enough = 0
+        self._turn = self._asked = self._enough = self._awaited = 0
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -164,14 +163,15 @@ class Worker:
             now=ports.clock.now(),
             claim_s=CLAIM_S,
         )
+        self._turn += 1
         for parcel in parcels:
-            task = asyncio.create_task(self._deliver(parcel))
+            task = asyncio.create_task(self._deliver(parcel, self._turn))
             self._flying.add(task)
+            task.add_done_callback(self._landed)
             self._busy[parcel.company_id, parcel.webhook_id] += 1
             self._of_company[parcel.company_id] += 1
-            task.add_done_callback(partial(self._landed, parcel.company_id, parcel.webhook_id))
-        # Half of them, or as many as came: those that hang are among them all the time.
-        self._enough = max(len(self._flying) // 2, len(self._flying) - len(parcels))
+        self._asked += len(parcels)
+        self._enough, self._awaited = self._asked // 2, len(parcels)
         return len(parcels)
 
     async def _mail(self) -> int:
@@ -198,30 +198,40 @@ class Worker:
             self.distribu.counts.mails["stumbled"] += 1
             log.exception("mail %s stumbled; its claim runs out and it is tried again", parcel.id)
 
-    def _landed(self, company: CompanyId, webhook: WebhookId, task: "asyncio.Task[None]") -> None:
+    def _answered(self, company: CompanyId, webhook: WebhookId, turn: int) -> None:
+        """Somebody has answered, or did not in time: another may be sent while what came of it is stored."""
         # Only a place that was wanting is worth a question.
-        if (
-            self._busy[company, webhook] >= PER_WEBHOOK
-            or self._of_company[company] >= self._per_company
-            or len(self._flying) >= self.concurrency
-        ):
+        if self._busy[company, webhook] >= PER_WEBHOOK or self._of_company[company] >= self._per_company:
             self._places.set()
-        self._flying.discard(task)
-        self._busy[company, webhook] -= 1
-        if not self._busy[company, webhook]:
-            del self._busy[company, webhook]
-        self._of_company[company] -= 1
-        if not self._of_company[company]:
-            del self._of_company[company]
-        if len(self._flying) <= self._enough:
+        _give_back(self._busy, (company, webhook))
+        _give_back(self._of_company, company)
+        self._asked -= 1
+        self._awaited -= turn == self._turn
+        # Half of all, or all that came last: of all, some may hang.
+        if self._asked <= self._enough or not self._awaited:
             self._room.set()
 
-    async def _deliver(self, parcel: Parcel) -> None:
+    def _landed(self, task: "asyncio.Task[None]") -> None:
+        if len(self._flying) >= self.concurrency:
+            self._places.set()
+        self._flying.discard(task)
+
+    async def _deliver(self, parcel: Parcel, turn: int) -> None:
         try:
-            status = await deliver(self.distribu, parcel)
+            try:
+                attempt = await send(self.distribu.ports, parcel)
+            finally:
+                self._answered(parcel.company_id, parcel.webhook_id, turn)
+            status = await settle(self.distribu, parcel, attempt)
             self.distribu.counts.deliveries[status.lower()] += 1
         except Exception:
             self.distribu.counts.deliveries["stumbled"] += 1
             log.exception(
                 "delivery %s stumbled; its claim runs out and it is tried again", parcel.delivery_id
             )
+
+
+def _give_back(places: "Counter[Any]", of: object) -> None:
+    places[of] -= 1
+    if not places[of]:
+        del places[of]
