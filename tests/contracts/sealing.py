@@ -28,6 +28,7 @@ from distribu.application.sealing import (
     HeadView,
     MailHead,
     VerifyAudit,
+    WaitingView,
     head_view,
     recorded,
     seal,
@@ -601,19 +602,23 @@ class SealingUseCases:
         (found,) = offline(shop, twice).findings
         assert "is taken already" in found.what
 
-    async def test_a_record_that_waits_long_to_be_sealed_is_a_finding(self, shop: Harness) -> None:
+    async def test_what_waits_to_be_sealed_is_told_and_whether_for_too_long(self, shop: Harness) -> None:
         await sealed(shop)
         await entries(shop, 2)
         (first, _), at = await log_of(shop, "custom"), shop.clock.now()
+
+        async def told(*, overdue: bool) -> None:
+            verdict = await shop.execute(VerifyAudit())
+            assert (verdict.sound, verdict.records) == (True, 1), "what is sealed is as it was"
+            expected = WaitingView(records=2, since=views.time(at), first=first.id, overdue=overdue)
+            assert verdict.waiting == expected
+
         shop.clock.advance(minutes=5)
-        assert (await shop.execute(VerifyAudit())).sound
+        await told(overdue=False)
         shop.clock.advance(milliseconds=1)
-        verdict = await shop.execute(VerifyAudit())
-        (found,) = verdict.findings
-        assert (verdict.sound, found.kind) == (False, "waiting")
-        assert f": 2, since {views.time(at)}, the first is record {first.id}" in found.what
+        await told(overdue=True)
         await sealed(shop)
-        assert (await shop.execute(VerifyAudit())).sound
+        assert (await shop.execute(VerifyAudit())).waiting is None
 
     async def test_an_export_that_was_cut_off_says_so(self, shop: Harness) -> None:
         await entries(shop, 3)

@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +20,7 @@ import pytest
 from distribu import Actor, Distribu, Role, Settings, Shop
 from distribu.adapters import verify_export
 from distribu.adapters.postgres import schema, seals
+from distribu.application import sealing
 from distribu.application.audit import RecordAudit
 from distribu.application.sealing import ErasePerson, VerifyAudit, head_view
 from distribu.application.shapes import encode
@@ -28,6 +32,14 @@ from tests.integration.program import Program
 from tests.integration.test_walls import superuser
 
 LABEL, IP = "canary-7741@corner-shop.example", "203.0.113.77"
+
+
+KEY = base64.b64encode(bytes(32)).decode()
+EMPTY = (
+    b'{"type":"distribu.audit.export","v":1,"companyId":"x","whole":true}\n'
+    b'{"type":"end","records":0,"heads":0}\n'
+)
+"""The export of a log without a record."""
 
 
 @pytest.fixture(scope="module")
@@ -124,20 +136,90 @@ class TestCommands:
         done = program.call("audit", "verifier")
         assert (done.code, done.out) == (0, Path(verify_export.__file__).read_text(encoding="utf-8"))
 
-    def test_what_the_one_file_cannot_understand(self, tmp_path: Path) -> None:
-        empty = tmp_path / "empty"
-        empty.write_text("")
-        assert alone(tmp_path, "--key", "x", str(empty)).returncode == 2
-        key = base64.b64encode(bytes(32)).decode()
-        assert alone(tmp_path, "--key", key, str(tmp_path / "absent")).returncode == 2
-        assert alone(tmp_path, "--key", key, "--head", str(empty), str(empty)).returncode == 2
-        table = tmp_path / "audit.csv"
-        table.write_text("position,id\r\n1,2\r\n")
-        said = alone(tmp_path, "--key", key, str(table))
-        assert (said.returncode, said.stdout) == (2, "")
-        assert "no export as JSON Lines" in said.stderr
-        said = alone(tmp_path, "--key", key, str(empty))
-        assert (said.returncode, said.stdout.partition(":")[0]) == (1, "incomplete")
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (None, "No such file or directory"),
+            (b"", "it is empty"),
+            (b"position,id\r\n1,2\r\n", "CSV and OCSF prove nothing"),
+            (b"{}\n", "CSV and OCSF prove nothing"),
+            (bytes(range(256)) * 9, "no export as JSON Lines"),
+            (gzip.compress(b'{"type":"distribu.audit.export"}\n'), "gunzip"),
+        ],
+        ids=["absent", "empty", "CSV", "JSON", "binary", "compressed"],
+    )
+    def test_what_is_no_export_is_called_so(self, tmp_path: Path, content: bytes | None, said: str) -> None:
+        file = tmp_path / "audit"
+        if content is not None:
+            file.write_bytes(content)
+        done = alone(tmp_path, "--key", KEY, str(file))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert done.stderr.startswith(f"verify_export: {file}")
+        assert said in done.stderr
+
+    def test_what_is_given_with_an_export_and_is_none_of_it(self, tmp_path: Path) -> None:
+        export, odd = tmp_path / "audit.jsonl", tmp_path / "odd"
+        export.write_bytes(EMPTY)
+        odd.write_bytes(bytes(range(256)))
+        for words, said in (
+            (["--key", str(odd), str(export)], "is no public key"),
+            (["--key", base64.b64encode(bytes(31)).decode(), str(export)], "is no public key"),
+            (["--key", "\udc80", str(export)], "is no public key"),
+            (["--key", KEY, "--head", str(odd), str(export)], f"{odd}: this is no head of an audit log"),
+            (["--key", KEY, "--head", str(tmp_path), str(export)], f"{tmp_path}: Is a directory"),
+            (["--key", KEY, str(tmp_path)], f"{tmp_path}: Is a directory"),
+        ):
+            done = alone(tmp_path, *words)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+            assert said in done.stderr
+
+    def test_an_export_that_ends_within_a_line_is_incomplete(
+        self, program: Program, acme: str, tmp_path: Path
+    ) -> None:
+        export = tmp_path / "audit.jsonl"
+        program.json("audit", "export", "--company", acme, "--out", str(export))
+        export.write_bytes(export.read_bytes()[:-9])
+        done = alone(tmp_path, "--key", KEY, str(export))
+        kinds = [line.partition(":")[0] for line in done.stdout.splitlines()]
+        assert (done.returncode, done.stderr) == (1, "")
+        assert kinds[:3] == ["unknown_key", "malformed", "incomplete"]
+
+    def test_what_the_one_file_lacks_it_says(self, tmp_path: Path) -> None:
+        file = shutil.copy(verify_export.__file__, tmp_path)
+        older = (
+            "import runpy, sys; sys.version_info = (3, 9, 2);"
+            f" runpy.run_path({str(file)!r}, run_name='__main__')"
+        )
+        for words, said in ((["-S", file], "the package cryptography"), (["-c", older], "Python 3.11")):
+            done = subprocess.run(
+                [sys.executable, "-I", *words], capture_output=True, text=True, check=False, timeout=60
+            )
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+            assert said in done.stderr
+
+    def test_nobody_has_to_read_what_the_one_file_says(self, tmp_path: Path) -> None:
+        export = tmp_path / "audit.jsonl"
+        export.write_bytes(EMPTY)
+        reader, writer = os.pipe()
+        os.close(reader)
+        file = shutil.copy(verify_export.__file__, tmp_path)
+        words = [sys.executable, "-I", file, "--key", KEY, str(export)]
+        try:
+            done = subprocess.run(
+                words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+            )
+        finally:
+            os.close(writer)
+        assert (done.returncode, done.stderr) == (2, "")
+
+    def test_what_an_export_holds_does_not_steer_a_terminal(self, tmp_path: Path) -> None:
+        export = tmp_path / "audit.jsonl"
+        named = json.dumps({"type": "record", "position": None, "id": "\x1b[2J\ud800", "record": None})
+        first, _, last = EMPTY.partition(b"\n")
+        export.write_bytes(first + b"\n" + named.encode() + b"\n" + last)
+        done = alone(tmp_path, "--key", KEY, str(export))
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "record \\x1b[2J\\ud800 was removed" in done.stdout
 
     def test_the_log_is_examined_with_a_head_that_was_kept(
         self, program: Program, acme: str, tmp_path: Path
@@ -167,6 +249,24 @@ class TestCommands:
         done = program.call("audit", "verify", "--company", acme)
         assert done.code == 0
         assert "--head FILE" in done.out
+
+    def test_what_waits_to_be_sealed_is_no_alarm_until_nobody_seals(
+        self, program: Program, acme: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program.json("audit", "export", "--company", acme, "--out", os.devnull)
+        for number in range(2):
+            program.json("audit", "record", f"late_{number}", "--company", acme)
+        done = program.call("audit", "verify", "--company", acme)
+        assert done.code == 0
+        assert ": as they were sealed" in done.out
+        assert "2 records wait to be sealed, since 20" in done.out
+        monkeypatch.setattr(sealing, "WAITS_MAX", timedelta(0))
+        done = program.call("audit", "verify", "--company", acme)
+        assert done.code == 24
+        assert ": as they were sealed" in done.out
+        assert "Does a worker run" in done.out
+        told = json.loads(program.call("audit", "verify", "--company", acme, "--json").out)
+        assert (told["sound"], told["waiting"]["records"], told["waiting"]["overdue"]) == (True, 2, True)
 
     def test_the_platforms_own_log_is_sealed_like_any_other(self, program: Program) -> None:
         assert program.json("audit", "verify")["sound"]

@@ -5,7 +5,7 @@
 
 This one file is all that it takes, with Python 3.11 and the package `cryptography`. It shares no line
 with the code that seals. What it finds it names, one line each, and ends with 1; with 0 it has found
-nothing; with 2 it did not understand what it was given.
+nothing; with 2 it did not understand what it was given, or lacks what it takes.
 
 An export is JSON Lines, in the order of the log. Its first line says what it is; a line of type
 ``record`` holds one record, byte for byte as it was sealed; a line of type ``head`` holds a signed head
@@ -21,7 +21,9 @@ that none is missing from it; a head that was kept is refused there.
 import argparse
 import base64
 import hashlib
+import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +31,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever checks an export brings a Python of their own
+    sys.stderr.write("verify_export: this takes Python 3.11 or newer\n")
+    sys.exit(2)
+
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(
+        "verify_export: this takes the package cryptography, which is not there:"
+        f" {sys.executable} -m pip install cryptography\n"
+    )
+    sys.exit(2)
 
 EXPORT: Final = "distribu.audit.export"
 HEAD: Final = "distribu.audit.head"
@@ -473,7 +488,9 @@ def read_keys(texts: Iterable[str]) -> dict[str, bytes]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    # What an export calls its records may be made to move a terminal's cursor, or be no text at all.
+    shown = re.sub(r"[^ -~]", lambda odd: ascii(odd[0])[1:-1], text)
+    sys.stdout.write(shown + "\n")
 
 
 def _places(first: int, last: int) -> str:
@@ -489,41 +506,71 @@ def main(words: Sequence[str] | None = None) -> int:
     asked.add_argument("export", metavar="EXPORT", help="the export, as JSON Lines; - for stdin")
     given = asked.parse_args(words)
     try:
-        kept = None
-        if given.head:
-            kept = read_head(Path(given.head).read_text(encoding="utf-8"))
-        inspection = Inspection(read_keys(given.key), kept=kept)
-        with sys.stdin.buffer if given.export == "-" else Path(given.export).open("rb") as lines:
-            for number, line in enumerate(lines):
-                if not number and EXPORT.encode() not in line:
-                    raise ValueError(
-                        f"{given.export} is no export as JSON Lines (JSONL): CSV and OCSF prove nothing"
-                    )
-                inspection.read(line)
-                if inspection.unfit is not None:
-                    raise ValueError(inspection.unfit)
+        kept = _kept(given.head) if given.head else None
+        inspection = _inspected(given.export, Inspection(read_keys(given.key), kept=kept))
+        _tell_in_json(inspection) if given.json else _tell(inspection, kept=kept is not None)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more, and Python would say so at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     except OSError as wrong:
-        sys.stderr.write(f"verify_export: {wrong.filename}: {wrong.strerror}\n")
+        sys.stderr.write(f"verify_export: {wrong.filename or '-'}: {wrong.strerror}\n")
         return 2
     except ValueError as wrong:
         sys.stderr.write(f"verify_export: {wrong}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("verify_export: stopped before the end\n")
+        return 2
+    return 0 if inspection.sound else 1
+
+
+def _kept(file: str) -> Mapping[str, Any]:
+    try:
+        return read_head(Path(file).read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{file}: this is no head of an audit log") from None
+
+
+def _inspected(file: str, inspection: Inspection) -> Inspection:
+    """An export that was read to its end. Raises `ValueError` for what is none, `OSError`."""
+    with open(0, "rb", closefd=False) if file == "-" else Path(file).open("rb") as lines:
+        first = lines.readline()
+        if EXPORT.encode() not in first:
+            raise ValueError(f"{file} is no export as JSON Lines (JSONL): {_instead(first)}")
+        for line in itertools.chain([first], lines):
+            inspection.read(line)
+            if inspection.unfit is not None:
+                raise ValueError(inspection.unfit)
     inspection.finish()
-    if given.json:
-        told = {
-            "sound": inspection.sound,
-            "companyId": inspection.company,
-            "whole": inspection.whole,
-            "filters": inspection.filters,
-            "records": inspection.records,
-            "heads": inspection.heads,
-            "nameless": inspection.nameless,
-            "head": inspection.last,
-            "findings": [{"kind": found.kind, "what": found.what} for found in inspection.findings],
-            "notShown": inspection.more,
-        }
-        _say(json.dumps(told))
-        return 0 if inspection.sound else 1
+    return inspection
+
+
+def _instead(first: bytes) -> str:
+    if not first:
+        return "it is empty"
+    if first.startswith(b"\x1f\x8b"):
+        return "it is compressed, unpack it first (gunzip)"
+    return "CSV and OCSF prove nothing"
+
+
+def _tell_in_json(inspection: Inspection) -> None:
+    told = {
+        "sound": inspection.sound,
+        "companyId": inspection.company,
+        "whole": inspection.whole,
+        "filters": inspection.filters,
+        "records": inspection.records,
+        "heads": inspection.heads,
+        "nameless": inspection.nameless,
+        "head": inspection.last,
+        "findings": [{"kind": found.kind, "what": found.what} for found in inspection.findings],
+        "notShown": inspection.more,
+    }
+    _say(json.dumps(told))
+
+
+def _tell(inspection: Inspection, *, kept: bool) -> None:
     for found in inspection.findings:
         _say(f"{found.kind}: {found.what}")
     if inspection.more:
@@ -541,9 +588,8 @@ def main(words: Sequence[str] | None = None) -> int:
             f"Part of the log (filters {json.dumps(inspection.filters)}): that records were left out does not"
             " show here, nor that all of the log was made anew."
         )
-    elif kept is None:
+    elif not kept:
         _say("No head from elsewhere was given: that the end was cut off, or all made anew, would not show.")
-    return 0 if inspection.sound else 1
 
 
 if __name__ == "__main__":

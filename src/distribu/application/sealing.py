@@ -47,7 +47,7 @@ PAGE: Final = 500
 """Records that are in memory at once while a log is taken out or examined."""
 
 WAITS_MAX: Final = timedelta(minutes=5)
-"""A record that waits longer to be sealed is a finding: about a second is usual."""
+"""A record that waits longer to be sealed says that nobody seals: about a second is usual."""
 
 BLOCK: Final = 256
 """Leaves that are hashed together when single records are to be proven: a power of two."""
@@ -246,13 +246,13 @@ class ReadStrays(Query[Sequence[SealedRow]], frozen=True, kw_only=True):
 
 
 class ReadWaiting(Query[Sequence[SealedRow]], frozen=True, kw_only=True):
-    """Records that have waited for longer than `WAITS_MAX` to be sealed."""
+    """Records that wait to be sealed, those first that have waited longest; no more than `PAGE`."""
 
     needs = None
     internal = True
 
     async def run(self, reads: Reads) -> Sequence[SealedRow]:
-        return await reads.seals.waiting(before=reads.now - WAITS_MAX, limit=PAGE)
+        return await reads.seals.waiting(before=reads.now, limit=PAGE)
 
 
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
@@ -447,8 +447,24 @@ class FindingView(View, frozen=True, kw_only=True):
     what: str
 
 
+class WaitingView(View, frozen=True, kw_only=True):
+    """Records that wait to be sealed: until then a change of them would not show.
+
+    ``records`` is counted up to `PAGE`, which stands for that or more. ``first`` is the id of the one that
+    has waited longest. ``overdue``: for longer than `WAITS_MAX`, so that nobody seals.
+    """
+
+    records: int
+    since: Time
+    first: Id
+    overdue: bool
+
+
 class VerdictView(View, frozen=True, kw_only=True):
-    """What an examination of a log has found. ``nameless`` records name nobody any more."""
+    """What an examination of a log has found. ``nameless`` records name nobody any more.
+
+    ``sound``: what was sealed is as it was. ``waiting`` is what was not, which says nothing of the rest.
+    """
 
     sound: bool
     records: int
@@ -456,13 +472,13 @@ class VerdictView(View, frozen=True, kw_only=True):
     nameless: int
     head: HeadView | None
     findings: list[FindingView]
+    waiting: WaitingView | None
 
 
 class VerifyAudit(Process[VerdictView], frozen=True, kw_only=True):
     """Examine the whole sealed log: that nothing in it was edited, removed, inserted or reordered.
 
-    And that nothing waits to be sealed for longer than `WAITS_MAX` (``waiting``): until then an edit of it
-    would not show.
+    What waits to be sealed is told beside that (``waiting``), and whether for too long.
 
     ``head`` is one that was kept elsewhere, as JSON; only with it a cut-off end shows, and a log that
     was made anew.
@@ -479,8 +495,7 @@ class VerifyAudit(Process[VerdictView], frozen=True, kw_only=True):
             inspection.read(line)
         verdict = inspection.verdict()
         findings = [FindingView(kind=kind, what=what) for kind, what in verdict.findings]
-        if waiting := await outside.inside(company_id, ReadWaiting()):
-            findings.append(_waiting(waiting))
+        waiting = await outside.inside(company_id, ReadWaiting())
         newest = await outside.inside(company_id, ReadTip())
         return VerdictView(
             sound=not findings,
@@ -489,18 +504,13 @@ class VerifyAudit(Process[VerdictView], frozen=True, kw_only=True):
             nameless=verdict.nameless,
             head=None if newest is None else head_view(newest),
             findings=findings,
+            waiting=_waiting(waiting, outside.clock.now()) if waiting else None,
         )
 
 
-def _waiting(rows: Sequence[SealedRow]) -> FindingView:
-    first = rows[0]
-    since = time(first.fields["at"]) if first.fields else ""
-    count = f"{PAGE} or more" if len(rows) == PAGE else str(len(rows))
-    return FindingView(
-        kind="waiting",
-        what=f"records that wait to be sealed: {count}, since {since}, the first is record {first.id}."
-        " Does a worker run, and what does it log?",
-    )
+def _waiting(rows: Sequence[SealedRow], now: datetime) -> WaitingView:
+    since, first = min((row.fields["at"], row.id) for row in rows if row.fields is not None)
+    return WaitingView(records=len(rows), since=time(since), first=first, overdue=since < now - WAITS_MAX)
 
 
 class NoteErasure(Command[None], frozen=True, kw_only=True):

@@ -8,7 +8,14 @@ from typing import Any, Final
 import rich_click as click
 
 from distribu.application.audit import ListAudit, RecordAudit
-from distribu.application.sealing import ErasePerson, ExportAudit, ExportFormat, VerifyAudit
+from distribu.application.sealing import (
+    PAGE,
+    ErasePerson,
+    ExportAudit,
+    ExportFormat,
+    VerifyAudit,
+    WaitingView,
+)
 from distribu.container import sealing_keys, verifier
 from distribu.domain.access import ActorKind
 from distribu.domain.accounts import REALM
@@ -16,6 +23,9 @@ from distribu.entrypoints import asking, operating, showing
 
 NOT_AS_SEALED: Final = 20
 """The exit code when the log is not as it was sealed."""
+
+NOBODY_SEALS: Final = 24
+"""The exit code when what was sealed is as it was, and new records wait for too long."""
 
 HEAD_MAX: Final = 10_000
 """Bytes of a file with a head in it, if it is no export."""
@@ -90,7 +100,8 @@ def audit_verify(company: str | None, head: Path | None, data_dir: str | None) -
     """Examine the whole sealed log, and name what was edited, removed, inserted or reordered.
 
     Only with a head kept elsewhere it shows that the end was cut off, or that all of it was made anew.
-    What is wrong ends it with 20.
+    What is wrong ends it with 20. What waits to be sealed is told, and is nothing wrong; waiting for more
+    than five minutes ends it with 24: no worker runs, or it cannot go on.
 
     Example: distribu audit verify --company acme --head kept.json
     """
@@ -116,10 +127,26 @@ def audit_verify(company: str | None, head: Path | None, data_dir: str | None) -
         if verdict.head is not None:
             of, number, at = verdict.head.company_id, verdict.head.number, verdict.head.at
             click.echo(f"Company {of}; the newest head is number {number}, of {at}.")
+        if verdict.waiting is not None:
+            click.echo(_waits(verdict.waiting))
         if kept is None:
             click.echo("Without a head kept elsewhere a cut-off end would not show: --head FILE.")
     if not verdict.sound:
         sys.exit(NOT_AS_SEALED)
+    if verdict.waiting is not None and verdict.waiting.overdue:
+        sys.exit(NOBODY_SEALS)
+
+
+def _waits(it: WaitingView) -> str:
+    count = f"{PAGE} or more records wait" if it.records == PAGE else f"{it.records} records wait"
+    if it.records == 1:
+        count = "1 record waits"
+    if not it.overdue:
+        return f"{count} to be sealed, since {it.since}: a worker does that within seconds."
+    return (
+        f"{count} to be sealed, since {it.since} (the first is record {it.first}): a change of them would not"
+        " show yet. Does a worker run (`distribu serve` or `worker`), and what does it log?"
+    )
 
 
 def _kept(file: Path) -> str:
