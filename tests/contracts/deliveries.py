@@ -65,7 +65,23 @@ class DeliveryUseCases:
         assert {it.name for it in first.items} == {"product.created"}
         again = await shop.execute(ListEvents(after=5))
         assert again == Feed((), 5, has_more=False)
-        assert (await shop.execute(ListEvents(after=99))).next_after == 99
+
+    async def test_a_position_that_was_never_given_out_is_refused(self, shop: Harness) -> None:
+        """Its reader knows of more than there is: this is a backup, and waiting would miss what comes."""
+        assert await shop.execute(ListEvents(after=0)) == Feed((), 0, has_more=False)
+        async with refused(shop, "position_unknown") as no:
+            await shop.execute(ListEvents(after=1))
+        assert "the newest is 0" in no.refused.message
+        await shop.product()
+        await shop.customer()
+        await shop.work()
+        assert (await shop.execute(ListEvents(after=2))).next_after == 2
+        blind = key_of(shop, Permission.WEBHOOKS_READ)
+        assert (await shop.execute(ListEvents(after=2), blind)).next_after == 2
+        for actor in (None, blind):
+            async with refused(shop, "position_unknown") as no:
+                await shop.execute(ListEvents(after=3), actor)
+            assert "the newest is 2" in no.refused.message
 
     async def test_the_feed_says_what_the_webhooks_were_told(self, shop: Harness) -> None:
         url = URL + shop.company.id

@@ -215,7 +215,7 @@ def feed_after(after: int | None, head: int, purged: int, found: Sequence[Happen
     """The answer made of what a store has found: up to ``limit`` and one more of the events after a position.
 
     ``head`` is the last position there was before they were looked for, ``purged`` the last that is not
-    kept. Raises `Refused` (events_gone).
+    kept. Raises `Refused` (events_gone, position_unknown).
     """
     if after is None:
         after = purged
@@ -223,20 +223,27 @@ def feed_after(after: int | None, head: int, purged: int, found: Sequence[Happen
         raise Refused(
             "events_gone", f"Events up to position {purged} are not kept any more: go on after {purged}."
         )
+    elif after > head:
+        raise Refused(
+            "position_unknown",
+            f"There is no position {after}: the newest is {head}. Read again from before, or without after,"
+            " and know events by their id.",
+        )
     items = tuple(found[:limit])
     if len(found) > limit:
         return Feed(items, items[-1].position, has_more=True)
     seen = min(after + FEED_SCAN, head)
     last = items[-1].position if items else after
-    return Feed(items, max(seen, last, after), has_more=after + FEED_SCAN < head)
+    return Feed(items, max(seen, last), has_more=after + FEED_SCAN < head)
 
 
 class Events(Protocol):
     def after(self, position: int | None, *, names: Collection[str], limit: int) -> Read[Feed]:
         """Events after a position (None: from the first that is kept), those of ``names``.
 
-        At most `FEED_SCAN` positions are looked at. Raises `Refused` (events_gone) when events after the
-        position are not kept any more. A contact finds nothing.
+        At most `FEED_SCAN` positions are looked at. Raises `Refused` when events after the position are not
+        kept any more (events_gone), and when it is behind the newest (position_unknown). A contact finds
+        nothing.
         """
         ...
 

@@ -285,7 +285,8 @@ class ListEvents(Query[Feed], frozen=True, kw_only=True):
     An event takes the read scope of what it carries: to a key without it, it is not shown. So positions
     may be missing from `data`, and no event is missed for that: everything up to `nextAfter` was looked
     at, and the next page begins there, now or when there is more. Events that are not kept any more are
-    refused (events_gone), never skipped.
+    refused (events_gone), never skipped; and so is a position behind the newest (position_unknown), which
+    says that this is an earlier state than the reader has seen, such as a backup that was restored.
     """
 
     needs = Permission.WEBHOOKS_READ

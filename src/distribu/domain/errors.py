@@ -88,6 +88,7 @@ CODES: Final[Mapping[str, str]] = {
     "too_many": "A limit on the number of these is reached.",
     "already_revoked": "The API key is already revoked.",
     "events_gone": "Events after this position are not kept any more.",
+    "position_unknown": "There is no such position yet, or none any more: the newest event is before it.",
     "webhook_url_refused": "Webhooks may not be sent to this address.",
     "owner_stays": "A company has exactly one owner: ownership is transferred, not given or taken.",
     "not_oneself": "Nobody removes themselves; leave the company instead.",
