@@ -145,10 +145,11 @@ class MemberUseCases:
         email, by = address(shop, "new"), visitor()
         owner = await joined(shop, Role.OWNER)
         invite = InviteMember(email=email.upper(), role=role)
-        offer = await shop.execute(invite, await people.acting(shop, owner))
+        inviter = await people.acting(shop, owner)
+        offer = await shop.execute(invite, inviter)
         assert (offer.email, offer.role, offer.invited_by) == (email, role, member_id(owner))
         (mail,) = await mails_to(shop, email)
-        assert shop.company.name in mail.text
+        assert mail.subject == f"{inviter.label} invites you to {shop.company.name}"
         token = await token_to(shop, email)
         shown = await shop.execute(ReadInvitation(token=token), by)
         assert (shown.company, shown.email, shown.role) == (shop.company.name, email, role)
@@ -193,6 +194,16 @@ class MemberUseCases:
             elsewhere.company.id,
             True,
         )
+
+    async def test_whom_nobody_of_the_team_invites_is_invited_by_the_company(self, shop: Harness) -> None:
+        email, company = address(shop, "new"), shop.company.name
+        operator = Actor.system(shop.company.id, "cli")
+        await shop.execute(InviteMember(email=email, role=Role.MEMBER), operator)
+        (mail,) = await mails_to(shop, email)
+        assert mail.subject == f"You are invited to {company}"
+        assert f"{company} wants you in its team as member." in mail.text
+        for part in (mail.text, mail.html):
+            assert "cli " not in part
 
     async def test_an_invitation_is_for_its_own_address(self, shop: Harness) -> None:
         email = address(shop, "new")

@@ -115,7 +115,7 @@ class RecoveryCodeUsed(Letter, frozen=True, kw_only=True):
 
 
 class Invited(Linked, frozen=True, kw_only=True):
-    """To somebody a company wants in its team."""
+    """To somebody a company wants in its team. ``inviter`` is nobody where no person of it did that."""
 
     path = "invitation"
 

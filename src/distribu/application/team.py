@@ -404,9 +404,8 @@ class RevokeInvitation(Command[None], frozen=True, kw_only=True):
 
 def _mail(work: Work, invitation: Invitation, company: Company, secret: bytes) -> None:
     token = Link.token(work.company_id, invitation.id, secret)
-    letter = letters.Invited(
-        company=company.name, role=invitation.role.lower(), inviter=work.actor.label or company.name
-    )
+    by = work.actor.label if work.actor.kind is ActorKind.USER else ""
+    letter = letters.Invited(company=company.name, role=invitation.role.lower(), inviter=by)
     work.mail(invitation.email, letter, token=token)
 
 
