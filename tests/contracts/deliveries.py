@@ -17,6 +17,7 @@ from distribu.application.webhooks import (
     EditWebhook,
     ListDeliveries,
     ListEvents,
+    ReadDelivery,
     ReadWebhook,
     RemoveWebhook,
     ReplayDeliveries,
@@ -175,6 +176,28 @@ class DeliveryUseCases:
         assert (first["position"], second["position"], second["previous"]) == (1, 4, 3)
         missed = await shop.execute(ListEvents(after=first["position"]))
         assert [it.position for it in missed.items] == [2, 3, 4]
+
+    async def test_a_list_says_how_often_each_was_tried_and_what_was_answered_last(
+        self, shop: Harness
+    ) -> None:
+        webhook, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+
+        async def told() -> tuple[int, int | None]:
+            (listed,) = (await shop.execute(ListDeliveries(webhook_id=webhook.id))).items
+            read = await shop.execute(ReadDelivery(delivery_id=listed.id))
+            assert (read.attempt_count, read.last_status) == (listed.attempt_count, listed.last_status)
+            assert read.attempt_count == len(read.attempts)
+            return listed.attempt_count, listed.last_status
+
+        await shop.product()
+        while await shop.distribu.ports.queue.relay(limit=100, now=shop.clock.now()):
+            pass
+        assert await told() == (0, None)
+        for count, (answer, status) in enumerate(((says(500), 500), (silence, None), (says(204), 204)), 1):
+            shop.receivers.answer = answer
+            await shop.work()
+            assert await told() == (count, status)
+            shop.clock.advance(minutes=10)
 
     # --- sending again --------------------------------------------------------------------------------
 

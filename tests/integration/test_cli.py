@@ -8,13 +8,15 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from tests.integration.program import Program
+from tests.integration.program import WAIT_S, Program
 
 NOBODY = "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"
 
@@ -107,6 +109,48 @@ def test_webhooks_are_listed_tested_replayed_and_switched_on(program: Program, a
     assert {"webhook.tested", "webhook.replayed"} <= set(actions)
     ended = program.json("webhook", "rotate", made["id"], *at, "--now")
     assert ended["secretRotationGraceExpiresAt"] is None
+
+
+def test_a_webhook_is_switched_off_and_removed_by_who_says_yes(program: Program, acme: str) -> None:
+    at = ("--company", acme)
+    made = program.json("webhook", "add", "http://127.0.0.1:9/gone", *at)
+    told = program.call("webhook", "deliveries", made["id"], *at)
+    assert (told.code, told.out[:24]) == (0, "Nothing went out to it y")
+    for verb in ("disable", "remove"):
+        done = program.call("webhook", verb, made["id"], *at)
+        assert (done.code, done.out) == (2, ""), "nobody is there to be asked"
+        assert "--yes" in done.err
+        code, refusal = program.refused("webhook", verb, NOBODY, *at, "--yes")
+        assert (code, refusal["code"]) == (14, "webhook_not_found")
+    assert program.json("webhook", "disable", made["id"], *at, "--yes")["isActive"] is False
+    assert program.json("webhook", "enable", made["id"], *at)["isActive"] is True
+    assert program.json("webhook", "remove", made["id"], *at, "--yes") == {}
+    assert made["id"] not in [it["id"] for it in program.json("webhook", "list", *at)["data"]]
+    code, refusal = program.refused("webhook", "deliveries", made["id"], *at)
+    assert (code, refusal["code"]) == (14, "webhook_not_found")
+
+
+def test_deliveries_are_listed_in_pages_with_what_came_of_them(program: Program) -> None:
+    slug = unique(program)
+    at = ("--company", slug)
+    assert f"webhook add URL --company {slug}" in program.call("webhook", "list", *at).out
+    made = program.json("webhook", "add", "http://127.0.0.1:9/closed", *at)
+    for _ in range(2):
+        program.json("webhook", "test", made["id"], *at)
+    with program.started("worker"):
+        data: list[dict[str, Any]] = []
+        until = monotonic() + WAIT_S
+        while len(data) < 2 or not all(it["attemptCount"] for it in data):
+            assert monotonic() < until
+            data = program.json("webhook", "deliveries", made["id"], *at)["data"]
+    assert [(it["status"], it["attemptCount"], it["lastStatus"]) for it in data] == [("PENDING", 1, None)] * 2
+    first = program.call("webhook", "deliveries", made["id"], *at, "--limit", "1").out
+    heading, row, more = first.splitlines()
+    assert heading.split()[3:6] == ["status", "attemptCount", "lastStatus"]
+    assert row.split()[1:6] == ["webhook.test", "2", "PENDING", "1", "-"]
+    assert more == f"There is more: --cursor {data[0]['id']}"
+    rest = program.json("webhook", "deliveries", made["id"], *at, "--cursor", data[0]["id"])
+    assert rest["data"] == data[1:]
 
 
 def test_the_vault_is_sealed_anew_and_the_old_key_can_go(program: Program, acme: str) -> None:

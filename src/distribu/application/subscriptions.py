@@ -76,6 +76,8 @@ class DeliveryView(View, frozen=True, kw_only=True):
     status: Annotated[DeliveryStatus, Meta(examples=["DELIVERED"])]
     next_attempt_at: Annotated[Time | None, _None]
     created_at: Time
+    attempt_count: Annotated[int, Meta(examples=[1])]
+    last_status: Annotated[int | None, Meta(examples=[200])]
 
 
 class DeliveryDetailView(DeliveryView, frozen=True, kw_only=True):
@@ -127,6 +129,8 @@ def _delivery_fields(it: Delivery) -> dict[str, Any]:
         "status": it.status,
         "next_attempt_at": maybe(it.next_attempt_at),
         "created_at": time(it.created_at),
+        "attempt_count": it.attempt_count,
+        "last_status": it.last_status,
     }
 
 

@@ -258,7 +258,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One event on its way to one webhook."""
+    """One event on its way to one webhook. ``last_status`` is None when the last attempt had no answer."""
 
     id: DeliveryId
     webhook_id: WebhookId
@@ -268,6 +268,8 @@ class Delivery:
     status: DeliveryStatus
     next_attempt_at: datetime | None
     created_at: datetime
+    attempt_count: int = 0
+    last_status: int | None = None
     attempts: tuple[Attempt, ...] = ()
 
 

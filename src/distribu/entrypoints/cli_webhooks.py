@@ -13,6 +13,7 @@ from distribu.application.webhooks import (
     ListWebhooks,
     ReadDelivery,
     RegisterWebhook,
+    RemoveWebhook,
     ReplayDeliveries,
     ReplayDelivery,
     RotateWebhookSecret,
@@ -27,6 +28,10 @@ _USUAL: Final = tuple(one for one in WireEvent if not one.startswith("audit."))
 _ON_ITS_WAY: Final = (
     "It is sent at once where `distribu serve` or `worker` runs, else when one does. What came of it: "
     "distribu webhook deliveries {} --company {}"
+)
+_NOTHING_WENT_OUT: Final = (
+    "Nothing went out to it yet. It takes an event that it is subscribed to, or `distribu webhook test`; and "
+    "`distribu serve` or `worker` has to run."
 )
 
 
@@ -80,7 +85,8 @@ def webhook_list(company: str, limit: int, cursor: str | None, data_dir: str | N
     Example: distribu webhook list --company acme
     """
     page = operating.execute(data_dir, company, ListWebhooks(limit=limit, cursor=cursor))
-    showing.result(page, "id", "url", "isActive", "events", none="No webhooks yet.")
+    none = f"No webhooks yet: distribu webhook add URL --company {company}"
+    showing.result(page, "id", "url", "isActive", "events", none=none)
 
 
 @webhook.command("enable")
@@ -92,9 +98,43 @@ def webhook_enable(id: str, company: str, data_dir: str | None) -> None:
 
     Example: distribu webhook enable 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
     """
-    showing.result(
-        operating.execute(data_dir, company, EditWebhook(webhook_id=WebhookId(id), is_active=True))
-    )
+    _switch(id, company, data_dir, on=True)
+
+
+@webhook.command("disable")
+@click.argument("id")
+@operating.company_option
+@operating.yes_option
+@operating.command
+def webhook_disable(id: str, company: str, yes: bool, data_dir: str | None) -> None:
+    """Switch a webhook off: nothing more is sent. What is still to be sent waits until it is enabled.
+
+    Events that happen meanwhile are not sent later; the feed (GET /api/v1/events) has them.
+
+    Example: distribu webhook disable 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
+    """
+    operating.sure(f"Switch webhook {id} off? What happens meanwhile is not sent later.", yes=yes)
+    _switch(id, company, data_dir, on=False)
+
+
+def _switch(id: str, company: str, data_dir: str | None, *, on: bool) -> None:
+    edit = EditWebhook(webhook_id=WebhookId(id), is_active=on)
+    showing.result(operating.execute(data_dir, company, edit))
+
+
+@webhook.command("remove")
+@click.argument("id")
+@operating.company_option
+@operating.yes_option
+@operating.command
+def webhook_remove(id: str, company: str, yes: bool, data_dir: str | None) -> None:
+    """Stop a webhook for good: its secret is destroyed, and what waits is never sent.
+
+    Example: distribu webhook remove 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
+    """
+    operating.sure(f"Remove webhook {id}? It cannot be undone; `webhook disable` can.", yes=yes)
+    operating.execute(data_dir, company, RemoveWebhook(webhook_id=WebhookId(id)))
+    showing.done(f"Webhook {id} is removed.")
 
 
 @webhook.command("test")
@@ -161,11 +201,15 @@ def webhook_replay(
 def webhook_deliveries(id: str, company: str, limit: int, cursor: str | None, data_dir: str | None) -> None:
     """What went out to a webhook, newest first; `webhook attempts` shows what was tried of one.
 
+    PENDING is tried (again) at nextAttemptAt, PARKED waits until the webhook is enabled, DEAD has failed
+    for good (`webhook replay`). Without a lastStatus there was no answer to the last attempt.
+
     Example: distribu webhook deliveries 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
     """
     wanted = ListDeliveries(webhook_id=WebhookId(id), limit=limit, cursor=cursor)
     page = operating.execute(data_dir, company, wanted)
-    showing.result(page, "createdAt", "event", "position", "status", "nextAttemptAt", "id")
+    columns = ("createdAt", "event", "position", "status", "attemptCount", "lastStatus", "nextAttemptAt")
+    showing.result(page, *columns, "id", none=_NOTHING_WENT_OUT)
 
 
 @webhook.command("attempts")

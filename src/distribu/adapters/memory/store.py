@@ -448,6 +448,8 @@ class MemoryStore:
             sent.delivery,
             status=status,
             next_attempt_at=next_attempt_at,
+            attempt_count=attempt.number,
+            last_status=attempt.status,
             attempts=(*sent.delivery.attempts, attempt),
         )
         mark = self.marks[parcel.webhook_id]

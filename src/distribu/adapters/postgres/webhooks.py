@@ -26,7 +26,7 @@ _count = Statement(
     sa.select(sa.func.count()).select_from(schema.webhooks).where(mine(schema.webhooks), _present)
 )
 
-_sent = schema.deliveries.c
+_sent, _tried = schema.deliveries.c, schema.attempts.c
 _pending: sa.ColumnElement[str] = sa.literal_column(f"'{DeliveryStatus.PENDING}'")
 _parked: sa.ColumnElement[str] = sa.literal_column(f"'{DeliveryStatus.PARKED}'")
 # Parked is what is pending and cannot go: nobody has to mark it so, or to give it back.
@@ -41,10 +41,15 @@ _columns = (
     _status,
     _sent.next_attempt_at,
     _sent.created_at,
+    _sent.attempts,
+    _tried.status,
+)
+_last = sa.and_(
+    _tried.company_id == _sent.company_id, _tried.delivery_id == _sent.id, _tried.number == _sent.attempts
 )
 _of_webhooks = schema.deliveries.join(
     schema.webhooks, sa.and_(_row.company_id == _sent.company_id, _row.id == _sent.webhook_id)
-)
+).outerjoin(schema.attempts, _last)
 _delivery = Statement(
     sa.select(*_columns)
     .select_from(_of_webhooks)
@@ -57,7 +62,6 @@ _deliveries = Pages(
     _sent.webhook_id == sa.bindparam("webhook"),
     source=_of_webhooks,
 )
-_tried = schema.attempts.c
 _attempts = Statement(
     sa.select(
         _tried.number,
@@ -137,7 +141,7 @@ class PostgresEvents(Finder):
 
 
 def _built(row: Row, attempts: tuple[Attempt, ...] = ()) -> Delivery:
-    id, webhook_id, event_id, event, position, status, next_attempt_at, created_at = row
+    id, webhook_id, event_id, event, position, status, next_attempt_at, created_at, count, last_status = row
     return Delivery(
         id=id,
         webhook_id=webhook_id,
@@ -147,6 +151,8 @@ def _built(row: Row, attempts: tuple[Attempt, ...] = ()) -> Delivery:
         status=DeliveryStatus(status),
         next_attempt_at=next_attempt_at,
         created_at=created_at,
+        attempt_count=count,
+        last_status=last_status,
         attempts=attempts,
     )
 
