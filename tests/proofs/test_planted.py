@@ -550,6 +550,38 @@ MISTAKES = (
         "change",
     ),
     Mistake(
+        "a record stands at a place that is no number",
+        (
+            Change(f"{ADAPTERS}/verify_export.py", ", parse_constant=_no_number)", ")"),
+            Change(
+                f"{ADAPTERS}/verify_export.py", "if type(value) is not int or value < 0:", "if value < 0:"
+            ),
+        ),
+        USES,
+        "that_is_none_proves_nothing",
+    ),
+    Mistake(
+        "a part of the log passes for all of it",
+        (Change(f"{ADAPTERS}/verify_export.py", "if self.whole is False:", "if self.whole == 0.5:"),),
+        USES,
+        "checked_against_no_head",
+    ),
+    Mistake(
+        "a record that is in line twice stops whoever seals",
+        (
+            Change(
+                f"{ADAPTERS}/postgres/seals.py",
+                "                if position is None:\n                    new_ones",
+                "                if seq:\n                    new_ones",
+            ),
+            Change(
+                f"{ADAPTERS}/postgres/seals.py", "for _, id, body, position in", "for seq, id, body, _ in"
+            ),
+        ),
+        TAMPERING,
+        "put_in_line_again",
+    ),
+    Mistake(
         "sealing goes on from a head that was altered",
         (Change(f"{ADAPTERS}/postgres/seals.py", "tip is not None and not tip.sound", "tip is None and 0"),),
         TAMPERING,
