@@ -151,6 +151,13 @@ def test_deliveries_are_listed_in_pages_with_what_came_of_them(program: Program)
     assert more == f"There is more: --cursor {data[0]['id']}"
     rest = program.json("webhook", "deliveries", made["id"], *at, "--cursor", data[0]["id"])
     assert rest["data"] == data[1:]
+    (attempt,) = program.json("webhook", "attempts", data[0]["id"], *at)["data"]
+    assert (attempt["number"], attempt["status"]) == (1, None)
+    heading, row = program.call("webhook", "attempts", data[0]["id"], *at).out.splitlines()
+    assert heading.split() == ["number", "at", "status", "durationMs", "error", "body"]
+    assert attempt["error"] in row
+    code, refusal = program.refused("webhook", "attempts", "x", *at)
+    assert (code, refusal["fields"]) == (10, {"deliveryId": "is not an id"})
 
 
 def test_the_vault_is_sealed_anew_and_the_old_key_can_go(program: Program, acme: str) -> None:
@@ -338,6 +345,8 @@ def test_a_worker_stops_when_told(program: Program) -> None:
     with program.started("worker") as worker:
         assert worker.told == {"working": True}
         assert worker.stop() == 0
+        assert worker.process.stderr is not None
+        assert "attempted deliveries: {" in worker.process.stderr.read()
     assert program.postgres() is not None, "the server still uses the database"
 
 

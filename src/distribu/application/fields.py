@@ -189,9 +189,13 @@ def _one_of(types: tuple[inspect.Type, ...]) -> _Check:
 
 
 def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
+    id = pattern if pattern is not None and pattern.pattern == UUID_PATTERN else None
+
     def text(value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError("must be text")
+        if id is not None and not id.fullmatch(value):
+            raise ValueError("is not an id")
         if len(value) < least or (most is not None and len(value) > most):
             raise ValueError(f"must have {least} to {most} characters")
         if pattern is not None:

@@ -222,9 +222,8 @@ def webhook_attempts(delivery: str, company: str, data_dir: str | None) -> None:
     Example: distribu webhook attempts 0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10 --company acme
     """
     found = operating.execute(data_dir, company, ReadDelivery(delivery_id=DeliveryId(delivery)))
-    attempts = views.plain(views.of(found))["attempts"]
     columns = ("number", "at", "status", "durationMs", "error", "body")
-    showing.view({"data": attempts}, *columns, none="No attempt was made yet.")
+    showing.view({"data": views.of(found).attempts}, *columns, none="No attempt was made yet.")
 
 
 @click.group()

@@ -169,6 +169,7 @@ def execute(data_dir: str | None, company: str | None, request: Request[R]) -> R
 def until_told(settings: Settings, run: Callable[[Settings], Any]) -> None:
     """Run something long on the database until SIGTERM or SIGINT, and end with 0."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("distribu.worker").setLevel(logging.INFO)  # what a worker counted, when it ends
     if not settings.production:
         logging.getLogger("distribu.mail").setLevel(logging.INFO)  # what was mailed, where nothing is sent
     try:
