@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from distribu.application.delivering import post, send, settle
 from distribu.application.jobs import AGAIN_S, JOBS, Job, run_due
@@ -32,10 +32,48 @@ MAILS: Final = 8
 GATHER_S: Final = 0.02
 """How long a worker lets others come before it asks for more: one question for many, and not for each."""
 
+SWARM: Final = 16
+"""Deliveries that set out before it is looked who has answered: or all would come back at once, and wait
+together for the next claim."""
+
 CLAIM_S: Final = 60.0
 RELAY_BATCH: Final = 500
 SEAL_EVERY_S: Final = 1.0
 """How often what was recorded is sealed."""
+
+
+class Places:
+    """Who is being asked: by webhook and by company, each of which may take so many places."""
+
+    def __init__(self, per_company: int) -> None:
+        self.per_company = per_company
+        self.webhooks: Counter[tuple[CompanyId, WebhookId]] = Counter()
+        self.companies: Counter[CompanyId] = Counter()
+
+    def copy(self) -> "Places":
+        same = Places(self.per_company)
+        same.webhooks, same.companies = self.webhooks.copy(), self.companies.copy()
+        return same
+
+    def full(self, parcel: Parcel) -> bool:
+        """Whether another one for the same would have to wait."""
+        return (
+            self.webhooks[parcel.company_id, parcel.webhook_id] >= PER_WEBHOOK
+            or self.companies[parcel.company_id] >= self.per_company
+        )
+
+    def take(self, parcel: Parcel) -> None:
+        self.webhooks[parcel.company_id, parcel.webhook_id] += 1
+        self.companies[parcel.company_id] += 1
+
+    def give_back(self, parcel: Parcel) -> None:
+        webhook, company = (parcel.company_id, parcel.webhook_id), parcel.company_id
+        self.webhooks[webhook] -= 1
+        self.companies[company] -= 1
+        if not self.webhooks[webhook]:
+            del self.webhooks[webhook]
+        if not self.companies[company]:
+            del self.companies[company]
 
 
 class Worker:
@@ -45,21 +83,19 @@ class Worker:
         self.distribu = distribu
         self.jobs = jobs
         self.concurrency = concurrency
-        self._per_company = max(PER_WEBHOOK, concurrency // COMPANIES)
         self._news = asyncio.Event()
         self._letters = asyncio.Event()
-        self._places = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._room = asyncio.Event()
         self._stopped = asyncio.Event()
         self._flying: set[asyncio.Task[None]] = set()
-        self._busy: Counter[tuple[CompanyId, WebhookId]] = Counter()
-        self._of_company: Counter[CompanyId] = Counter()
+        self._places = Places(max(PER_WEBHOOK, concurrency // COMPANIES))
         self._turn = self._asked = self._enough = self._awaited = 0
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """There is something to do."""
-        for event in (self._news, self._letters, self._places):
+        for event in (self._news, self._letters, self._wanted):
             event.set()
 
     def stop(self) -> None:
@@ -73,7 +109,7 @@ class Worker:
         await asyncio.gather(
             self._repeat(self._relay, self._news, self._stopped),
             self._repeat(self._mail, self._letters, self._stopped),
-            self._repeat(self._send, self._places, self._room),
+            self._repeat(self._send, self._wanted, self._room),
             self._seal(),
             self._keep_all(),
         )
@@ -81,21 +117,21 @@ class Worker:
             await asyncio.wait(underway)
 
     async def _repeat(
-        self, step: Callable[[], Awaitable[int]], woken: asyncio.Event, enough: asyncio.Event
+        self, step: Callable[[], Awaitable[bool]], woken: asyncio.Event, enough: asyncio.Event
     ) -> None:
-        """Take steps: after one that found something soon, or when there is ``enough``; else when woken."""
+        """Take steps: after one that left something soon, or when there is ``enough``; else when woken."""
         pause_s = POLL_S
         while not self._stopped.is_set():
             woken.clear()
             try:
-                done = await step()
+                more = await step()
             except Exception:
                 log.exception("the worker stumbled and goes on")
-                done = 0
+                more = False
             # Where something came, more may come: it is looked for often at first, then ever less.
-            pause_s = GATHER_S if done else min(2 * pause_s, POLL_S)
+            pause_s = GATHER_S if more else min(2 * pause_s, POLL_S)
             with suppress(TimeoutError):
-                await asyncio.wait_for((enough if done else woken).wait(), pause_s)
+                await asyncio.wait_for((enough if more else woken).wait(), pause_s)
 
     async def _keep(self, job: Job) -> None:
         """Run a job whenever it is due by the clock of the ports; who else does is asked only then."""
@@ -145,46 +181,53 @@ class Worker:
                 await asyncio.wait(underway)
         return sent
 
-    async def _relay(self) -> int:
+    async def _relay(self) -> bool:
         ports = self.distribu.ports
         moved = await ports.queue.relay(limit=RELAY_BATCH, now=ports.clock.now())
         if moved:
-            self._places.set()
-        return moved
+            self._wanted.set()
+            self._room.set()
+        return bool(moved)
 
-    async def _send(self) -> int:
+    async def _send(self) -> bool:
+        """Send what is due and has a place. Returns whether more may be due than there were places for."""
         ports = self.distribu.ports
         self._room.clear()
+        then = self._places.copy()
         parcels = await ports.queue.claim(
             limit=self.concurrency - len(self._flying),
             per_webhook=PER_WEBHOOK,
-            per_company=self._per_company,
-            busy=self._busy,
+            per_company=self._places.per_company,
+            busy=then.webhooks,
             now=ports.clock.now(),
             claim_s=CLAIM_S,
         )
         self._turn += 1
         for parcel in parcels:
+            then.take(parcel)
+            self._places.take(parcel)
+        more = len(self._flying) + len(parcels) >= self.concurrency or any(map(then.full, parcels))
+        self._asked += len(parcels)
+        self._enough, self._awaited = self._asked // 2, len(parcels)
+        for n, parcel in enumerate(parcels, 1):
             task = asyncio.create_task(self._deliver(parcel, self._turn))
             self._flying.add(task)
             task.add_done_callback(self._landed)
-            self._busy[parcel.company_id, parcel.webhook_id] += 1
-            self._of_company[parcel.company_id] += 1
-        self._asked += len(parcels)
-        self._enough, self._awaited = self._asked // 2, len(parcels)
-        return len(parcels)
+            if n % SWARM == 0:
+                await asyncio.sleep(0)
+        return more
 
-    async def _mail(self) -> int:
+    async def _mail(self) -> bool:
         ports = self.distribu.ports
         free = MAILS - len(self._posting)
         if free <= 0:
-            return 0
+            return False
         parcels = await ports.queue.claim_mails(limit=free, now=ports.clock.now(), claim_s=CLAIM_S)
         for parcel in parcels:
             task = asyncio.create_task(self._post(parcel))
             self._posting.add(task)
             task.add_done_callback(self._posted)
-        return len(parcels)
+        return bool(parcels)
 
     def _posted(self, task: "asyncio.Task[None]") -> None:
         self._posting.discard(task)
@@ -198,13 +241,12 @@ class Worker:
             self.distribu.counts.mails["stumbled"] += 1
             log.exception("mail %s stumbled; its claim runs out and it is tried again", parcel.id)
 
-    def _answered(self, company: CompanyId, webhook: WebhookId, turn: int) -> None:
+    def _answered(self, parcel: Parcel, turn: int) -> None:
         """Somebody has answered, or did not in time: another may be sent while what came of it is stored."""
         # Only a place that was wanting is worth a question.
-        if self._busy[company, webhook] >= PER_WEBHOOK or self._of_company[company] >= self._per_company:
-            self._places.set()
-        _give_back(self._busy, (company, webhook))
-        _give_back(self._of_company, company)
+        if self._places.full(parcel):
+            self._wanted.set()
+        self._places.give_back(parcel)
         self._asked -= 1
         self._awaited -= turn == self._turn
         # Half of all, or all that came last: of all, some may hang.
@@ -213,7 +255,7 @@ class Worker:
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
         if len(self._flying) >= self.concurrency:
-            self._places.set()
+            self._wanted.set()
         self._flying.discard(task)
 
     async def _deliver(self, parcel: Parcel, turn: int) -> None:
@@ -221,7 +263,7 @@ class Worker:
             try:
                 attempt = await send(self.distribu.ports, parcel)
             finally:
-                self._answered(parcel.company_id, parcel.webhook_id, turn)
+                self._answered(parcel, turn)
             status = await settle(self.distribu, parcel, attempt)
             self.distribu.counts.deliveries[status.lower()] += 1
         except Exception:
@@ -229,9 +271,3 @@ class Worker:
             log.exception(
                 "delivery %s stumbled; its claim runs out and it is tried again", parcel.delivery_id
             )
-
-
-def _give_back(places: "Counter[Any]", of: object) -> None:
-    places[of] -= 1
-    if not places[of]:
-        del places[of]

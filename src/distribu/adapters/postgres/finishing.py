@@ -59,6 +59,9 @@ AWAY_S: Final = 20.0
 
 AGAIN_S: Final = 0.5
 
+GATHER_S: Final = 0.005
+"""How long the first of a batch waits for others: they come in swarms, as their deliveries went out."""
+
 
 class _Try(msgspec.Struct):
     """A row of `tries`."""
@@ -140,6 +143,7 @@ class AttemptStore:
 
     async def _store_finished(self) -> None:
         try:
+            await asyncio.sleep(GATHER_S)
             while batch := self._finished[:FINISH_BATCH]:
                 del self._finished[:FINISH_BATCH]
                 try:
