@@ -33,7 +33,7 @@ INSERT INTO distribu.deliveries (company_id, id, webhook_id, position, event_id,
     attempts_before, next_attempt_at, created_at)
 SELECT %(id)s::uuid, gen_random_uuid(), ('00000000-0000-0000-0000-0000000000' || 10 + n %% 16)::uuid, n,
     gen_random_uuid(), 'product.created', %(status)s, 0, 0, %(now)s, %(now)s
-FROM generate_series(1, 4000) AS n
+FROM generate_series(1, %(count)s) AS n
 """
 
 
@@ -43,18 +43,24 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield ready
 
 
-@pytest.fixture(params=["nothing", "pending", "delivered", "no more of them"])
+@pytest.fixture(params=["nothing", "few", "few more", "pending", "delivered", "no more of them"])
 def counted(house: Settings, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Deliveries of sixteen webhooks, counted as they once were; the last time there are none any more."""
+    """Deliveries of sixteen webhooks, counted as they once were; or there are more, or none any more."""
     with psycopg.connect(house.owner_database_url or "", autocommit=True) as owner:
         # They refer to webhooks that nobody needs here, and the owner is held back by the walls as well.
         owner.execute("ALTER TABLE distribu.deliveries DROP CONSTRAINT IF EXISTS deliveries_webhook")
         owner.execute("ALTER TABLE distribu.deliveries NO FORCE ROW LEVEL SECURITY")
         owner.execute("TRUNCATE distribu.attempts, distribu.deliveries")
-        if request.param != "nothing":
-            status = "PENDING" if request.param == "pending" else "DELIVERED"
-            owner.execute(FILL, {"id": ID, "status": status, "now": NOW})
+        given = {"id": ID, "status": "DELIVERED", "now": NOW, "count": 4000}
+        if request.param == "pending":
+            given |= {"status": "PENDING"}
+        if request.param == "few":
+            given |= {"count": 20}
+        if request.param not in ("nothing", "few more"):
+            owner.execute(FILL, given)
         owner.execute("VACUUM (ANALYZE) distribu.deliveries, distribu.attempts")
+        if request.param == "few more":
+            owner.execute(FILL, given | {"count": 20})
         if request.param == "no more of them":
             owner.execute("DELETE FROM distribu.deliveries")
             owner.execute("VACUUM distribu.deliveries")
@@ -74,6 +80,12 @@ def test_the_queue_finds_rows_by_their_key_or_in_the_order_they_are_due(
     assert not {node["Node Type"] for node in nodes} & {"Hash Join", "Merge Join", "Bitmap Heap Scan"}
     due = {node["Index Name"] for node in nodes if "next_attempt_at <=" in node.get("Index Cond", "")}
     assert due == ({"deliveries_due"} if statement == "claim" else set())
+    by_key = {
+        node["Index Name"]
+        for node in nodes
+        if node.get("Relation Name") == "deliveries" and "Index Cond" in node
+    }
+    assert by_key <= {"deliveries_pkey", "deliveries_due"}
 
 
 def _plan(house: Settings, text: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
