@@ -71,7 +71,9 @@ class OverHttp:
 
     async def pay(self, plan: str) -> None:
         if not self._stub.stripe.subscriptions:
-            await self._press(await self._page("checkout", {"plan": plan, "interval": "MONTH"}), "Pay")
+            left = await self._press(await self._page("checkout", {"plan": plan, "interval": "MONTH"}), "Pay")
+            back = await self._browser.get(self._browser.base_url.join(left.raw_path.decode()))
+            assert (left.path, back.status_code) == ("/account/billing", 200), back.text
             return
         portal = await self._page("portal", {})
         await self._press(portal, "By a card that works")
@@ -102,11 +104,13 @@ class OverHttp:
         assert shown.status_code == 200, shown.text
         return buttons(shown.text)
 
-    async def _press(self, page: str, said: str) -> None:
+    async def _press(self, page: str, said: str) -> httpx.URL:
+        """Press a button; where it leads to."""
         to = (await self._buttons(page))[said]
         pressed = await self._browser.post(f"{self._stub.stripe.pages}/{to}")
         assert pressed.status_code == 303, pressed.text
         await self._stub.idle()
+        return httpx.URL(pressed.headers["location"])
 
 
 @pytest.fixture(scope="module")
