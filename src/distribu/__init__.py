@@ -8,6 +8,7 @@ application, and ``inside`` runs it in a transaction of yours. Use cases are in
 from distribu.application.kernel import Distribu, Issued
 from distribu.application.ports import Page
 from distribu.domain.access import Actor, ContactRole, Permission, Role
+from distribu.domain.billing import Interval, Plan
 from distribu.domain.errors import (
     Bug,
     Busy,
@@ -40,12 +41,14 @@ __all__ = [
     "Forbidden",
     "Harness",
     "InDoubt",
+    "Interval",
     "Invalid",
     "Issued",
     "NotFound",
     "Page",
     "PaymentRequired",
     "Permission",
+    "Plan",
     "Refused",
     "Role",
     "Secret",

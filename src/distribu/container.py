@@ -23,7 +23,7 @@ from distribu.adapters.memory.seals import MemorySeals
 from distribu.adapters.memory.store import MemoryStore
 from distribu.adapters.memory.stripe import (
     PRICES,
-    MemoryPayments,
+    MemoryPayments as MemoryPayments,
     No as No,
     PretendStripe as PretendStripe,
 )
@@ -252,12 +252,13 @@ def mailbox(settings: Settings) -> Mailbox | None:
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """Distribu with nothing outside the process, and the twins to look into."""
+    """Distribu with nothing outside the process, and the twins to look into; ``payments`` where it sells."""
 
     distribu: Distribu
     clock: MovedClock
     receivers: Receivers
     mail: list[Arrived]
+    payments: MemoryPayments | None
 
 
 def in_memory(*, sells: bool = False) -> InMemory:
@@ -285,7 +286,8 @@ def in_memory(*, sells: bool = False) -> InMemory:
         payments=providers.Singleton(_pretended, clock) if sells else providers.Object(None),
     )
     twins: Any = container
-    return InMemory(container.distribu(), twins.clock(), twins.hooks(), twins.mailer().arrived)
+    mail = twins.mailer().arrived
+    return InMemory(container.distribu(), twins.clock(), twins.hooks(), mail, twins.payments())
 
 
 def _pretended(clock: Clock) -> MemoryPayments:

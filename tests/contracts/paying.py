@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -528,6 +529,41 @@ class PayingOverTime(PaymentsContract):
         yearly = await self._now(payments, it)
         assert (yearly.plan, yearly.interval) == (Plan.STARTER, Interval.YEAR)
         assert yearly.period_ends_at - yearly.period_starts_at == timedelta(days=365)
+
+    async def test_a_whole_life_of_it(self, payments: Payments, stripe: PretendStripe) -> None:
+        """Bought, renewed, refused, paid, a larger plan and a smaller one, given up: as the port tells it."""
+        it = await bought(payments, stripe, plan=Plan.STARTER)
+        told = [it]
+
+        month, card, ref = timedelta(days=31), it.customer_ref, it.subscription_ref
+        steps: list[Sequence[Callable[[], object]]] = [
+            [lambda: stripe.move(month)],
+            [lambda: stripe.card(card, works=False), lambda: stripe.move(month)],
+            [lambda: stripe.card(card, works=True)],
+            [lambda: stripe.change(ref, "price_growth_month")],
+            [lambda: stripe.change(ref, "price_starter_month")],
+            [lambda: stripe.cancel(ref)],
+            [lambda: stripe.move(month)],
+        ]
+        for step in steps:
+            for act in step:
+                act()
+            told.append(await self._now(payments, it))
+        assert [(one.plan, one.status, one.cancels_at is not None) for one in told] == [
+            (Plan.STARTER, SubscriptionStatus.ACTIVE, False),
+            (Plan.STARTER, SubscriptionStatus.ACTIVE, False),
+            (Plan.STARTER, SubscriptionStatus.PAST_DUE, False),
+            (Plan.STARTER, SubscriptionStatus.ACTIVE, False),
+            (Plan.GROWTH, SubscriptionStatus.ACTIVE, False),
+            (Plan.STARTER, SubscriptionStatus.ACTIVE, False),
+            (Plan.STARTER, SubscriptionStatus.ACTIVE, True),
+            (Plan.STARTER, SubscriptionStatus.CANCELED, True),
+        ]
+        assert {(one.customer_ref, one.subscription_ref, one.company_id) for one in told} == {
+            (it.customer_ref, it.subscription_ref, ACME)
+        }
+        ended = told[-1].period_ends_at
+        assert [one.period_ends_at for one in told[2:]] == [ended] * 6, "no other period began"
 
 
 SECRET_RING = [Secret(one) for one in SECRETS]

@@ -30,6 +30,7 @@ from distribu import ApiLimits, ContactRole, Distribu, Harness, Role, Secret, Se
 from distribu.adapters import hooks as outgoing
 from distribu.adapters.hooks import HttpHooks
 from distribu.adapters.limiter import FallbackLimiter, InProcessLimiter
+from distribu.adapters.memory.stripe import MemoryPayments, PretendStripe
 from distribu.adapters.memory.twins import MovedClock, Received
 from distribu.adapters.redis import RedisLimiter
 from distribu.adapters.system import SystemEntropy
@@ -45,6 +46,7 @@ from distribu.entrypoints.http.wire import Route
 from distribu.entrypoints.worker import Worker
 from distribu.settings import SettingsUnusable, load
 from tests import ocsf, people
+from tests.contracts.notices import SECRET, buying
 from tests.contracts.postgres import OnPostgres, on_postgres
 from tests.contracts.visiting import (
     OTHER,
@@ -458,6 +460,43 @@ class TestAuditLogging:
             with pytest.raises(errors.InsufficientPrivilege, match="append-only"):
                 root.execute(change)
 
+    async def test_everything_that_matters_is_recorded_of_a_subscription(
+        self, shop: Harness, root: "psycopg.Connection[Any]"
+    ) -> None:
+        """Each change of it, by Stripe or by time, with what it was and what it is."""
+        it = await buying(shop)
+        browser = await signed_in(it.shop, Role.ADMIN)
+        begun = it.stripe.now
+        sub = await it.buys()
+        it.stripe.change(sub["id"], "price_enterprise_month")
+        await it.hears()
+        seen = len(it.stripe.events)
+        it.stripe.card(sub["customer"], works=False)
+        it.stripe.move(timedelta(days=31))
+        await it.hears()
+        it.stripe.card(sub["customer"], works=True)
+        it.stripe.cancel(sub["id"], now=True)
+        for event in it.stripe.events[seen:]:
+            await it.hear(event)
+        wanted = {
+            "subscription.started": ("plan", "STARTER"),
+            "subscription.updated": ("after", {"plan": "ENTERPRISE", "status": "ACTIVE"}),
+            "subscription.past_due": ("after", {"status": "PAST_DUE"}),
+            "subscription.canceled": ("after", {"status": "CANCELED"}),
+            "invoice.paid": ("amount", 229.99),
+            "invoice.payment_failed": ("amount", 499),
+        }
+        for action, (name, value) in wanted.items():
+            answer = await browser.get("/account/audit", params={"action": action})
+            record = answer.json()["data"][-1]
+            assert record["actorType"] == "SYSTEM", action
+            assert record["entityType"]
+            assert record["entityId"]
+            assert datetime.fromisoformat(record["at"]).timestamp() == begun, action
+            kept = record["metadata"][name]
+            assert value.items() <= kept.items() if isinstance(value, dict) else kept == value, action
+        assert holding(root, sub["id"]) >= {"subscriptions", "records"}
+
     async def test_system_actors_are_explicit(self, shop: Harness) -> None:
         """Whether a person did it, and which kind, is seen at a glance."""
         customer, product = await shop.customer(), await shop.product()
@@ -776,6 +815,71 @@ class TestDataProtection:
             assert [(await api.get("/products", headers=it)).status_code for it in asked] == [401, 200]
             shop.clock.advance(hours=1)
             refused(await api.get("/products", headers=asked[1]), 401, "unauthenticated")
+
+    async def test_no_card_data_on_our_servers(
+        self,
+        shop: Harness,
+        browser: httpx.AsyncClient,
+        root: "psycopg.Connection[Any]",
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Who buys is sent to a page of Stripe's; a number that somebody types all the same is refused."""
+        caplog.set_level(logging.DEBUG, "distribu")
+        stripe = PretendStripe(shop.clock.now, pages="https://checkout.stripe.example")
+        payments = MemoryPayments(stripe, [Secret(SECRET)])
+        selling = await Shop.open(Distribu(replace(shop.distribu.ports, payments=payments)))
+        async with await signed_in(selling, Role.OWNER) as owner:
+            page = await owner.post("/account/billing/checkout", json={"plan": "GROWTH", "interval": "MONTH"})
+        assert page.json()["data"] == {"url": next(iter(stripe.sessions.values()))["url"]}
+        world = await World.of(shop)
+        number = "4000056655665556"
+        numbers = [number, "4000 0566 5566 5556", "4000-0566-5566-5556"]
+        async with await shop.api() as api, await signed_in(shop, Role.OWNER) as staff:
+            for one in numbers:
+                body = {**(world.body("PlaceOrder") or {}), "notes": f"card {one} 12/27 123"}
+                paid = {"amount": 1, "method": "CARD", "reference": one}
+                given = {"fullName": one, "email": address(shop), "password": PASSWORD, "companyName": "Acme"}
+                for answer in (
+                    await api.post("/orders", json=body),
+                    await api.post(f"/orders/{world.order.id}/payments", json=paid),
+                    await api.post("/products", json={"name": "A", "price": 1, "sku": one}),
+                    await staff.post("/account/audit", json={"action": "a", "metadata": {"pan": one}}),
+                    await post(browser, "/auth/sign-up", **given),
+                ):
+                    refused(answer, 400, "card_number")
+                    assert one not in answer.text
+        for one in numbers:
+            assert holding(root, one) == set()
+            assert one not in "".join(it.getMessage() for it in caplog.records if "distribu" in it.name)
+
+    async def test_idempotent_payment_webhooks(self, shop: Harness, root: "psycopg.Connection[Any]") -> None:
+        """An event is kept by its id with what follows from it; sent again, in any order, it does nothing."""
+        it = await buying(shop)
+        await it.buys()
+        told = [one for one in it.stripe.events if one["type"].startswith(("customer.sub", "invoice.paid"))]
+
+        async def sent(event: Mapping[str, Any], secret: str = SECRET) -> httpx.Response:
+            body, signature = it.stripe.signed(dict(event), [secret])
+            async with door(it.shop) as stripe:
+                return await stripe.post(
+                    "/stripe/events", content=body, headers={"stripe-signature": signature}
+                )
+
+        assert (await sent(told[0], "whsec_of_somebody_else")).status_code == 400
+        assert holding(root, told[0]["id"]) == set()
+        for _ in range(20):  # as Stripe does: until it is told that it arrived
+            answers = await asyncio.gather(*(sent(event) for event in reversed(told * 10)))
+            assert {one.status_code for one in answers} <= {200, 503}
+            if {one.status_code for one in answers} == {200}:
+                break
+        assert {(await sent(event)).status_code for event in told} == {200}
+        assert await it.changes() == ["invoice.paid", "subscription.started", "subscription.updated"]
+        await Worker(it.shop.distribu, jobs=()).drain()
+        name = it.shop.company.name
+        told_of = sorted([f"Invoice PRETEND-0001 of {name} was paid", f"{name} is on the plan GROWTH"])
+        assert sorted(one.subject for one in shop.mail) == told_of
+        for event in told:
+            assert holding(root, event["id"]) >= {"stripe_events", "records"}
 
 
 class TestTransportAndHeaders:

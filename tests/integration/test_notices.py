@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,51 +95,6 @@ async def selling(distribu: Distribu) -> AsyncIterator[Selling]:
             async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as browser:
                 yield Selling(shop, sells, stub, url, browser)
         await payments.close()
-
-
-async def test_from_trial_to_purchase_renewal_failure_recovery_change_and_end(selling: Selling) -> None:
-    """The whole life of a subscription, with Stripe's own SDK and its signed webhooks."""
-    assert await selling.stands() == ("STARTER", "TRIALING")
-    sub = await selling.buy("STARTER")
-    assert set(await selling.deliver()) == {200}
-    assert await selling.stands() == ("STARTER", "ACTIVE")
-    pretend = selling.stub.stripe
-    customer = pretend.subscriptions[sub]["customer"]
-    portal = await selling.browser.post("/account/billing/portal", json={})
-    assert "/portal/" in portal.json()["data"]["url"]
-    seen = len(pretend.events)
-
-    async def news() -> None:
-        nonlocal seen
-        ids = [one["id"] for one in pretend.events[seen:]]
-        seen = len(pretend.events)
-        assert set(await selling.stub.deliver(ids)) == {200}
-
-    pretend.move(timedelta(days=32))
-    await news()
-    assert await selling.stands() == ("STARTER", "ACTIVE")
-    pretend.card(customer, works=False)
-    pretend.move(timedelta(days=31))
-    await news()
-    assert await selling.stands() == ("STARTER", "PAST_DUE")
-    pretend.card(customer, works=True)
-    await news()
-    assert await selling.stands() == ("STARTER", "ACTIVE")
-    for plan in ("growth", "starter"):
-        pretend.change(sub, f"price_{plan}_month")
-        await news()
-        assert await selling.stands() == (plan.upper(), "ACTIVE")
-    pretend.cancel(sub)
-    await news()
-    assert (await selling.shop.execute(ReadSubscription())).cancels_at is not None
-    pretend.cancel(sub, now=True)
-    await news()
-    assert await selling.stands() == ("STARTER", "CANCELED")
-    actions = [one.action for one in await log_of(selling.shop) if one.actor_kind.value == "SYSTEM"]
-    assert actions.count("invoice.paid") == 3
-    assert actions.count("invoice.payment_failed") == 1
-    for once in ("past_due", "recovered", "canceled"):
-        assert actions.count(f"subscription.{once}") == 1
 
 
 async def test_fifty_deliveries_of_everything_at_once_are_each_applied_once(selling: Selling) -> None:

@@ -350,6 +350,9 @@ class TestTheStub:
         shown = await control.get(portal)
         await control.post(buttons(shown.text)["By a card that is refused from now on"])
         home = await control.get("")
+        opened = await control.post(buttons(home.text)["Open"])
+        assert (opened.status_code, len(stub.stripe.portals)) == (303, 2)
+        assert "Enterprise, each month" in (await control.get(f"portal/{[*stub.stripe.portals][-1]}")).text
         await control.post(buttons(home.text)["A month passes"])
         assert "past due" in (await control.get(portal)).text
         await control.post(buttons(shown.text)["By a card that works"])

@@ -1,9 +1,13 @@
 """People in the harness: whoever a test needs, signed in, on the public surface."""
 
+from collections import Counter
+
 import pytest
 
-from distribu import Bug, ContactRole, Forbidden, Harness, Refused, Role
+from distribu import Bug, ContactRole, Forbidden, Harness, Interval, NotFound, Plan, Refused, Role, Shop
+from distribu.application.billing import ReadSubscription
 from distribu.application.team import InviteMember
+from distribu.domain.billing import SubscriptionStatus
 
 INVITE = InviteMember(email="new@example.test", role=Role.MEMBER)
 
@@ -54,3 +58,63 @@ async def test_a_contact_is_of_a_customer(shop: Harness) -> None:
         await shop.sign_in(ContactRole.BUYER)
     with pytest.raises(Bug):
         await shop.sign_in(Role.OWNER, customer=await shop.customer())
+
+
+# --- paying ----------------------------------------------------------------------------------
+
+
+async def stands(shop: Shop) -> tuple[Plan, Interval | None, SubscriptionStatus]:
+    it = await shop.execute(ReadSubscription())
+    return it.plan, it.interval, it.status
+
+
+async def test_who_pays_buys_changes_and_pays_what_is_open() -> None:
+    async with Harness(sells=True) as shop:
+        await shop.sign_in(Role.OWNER)
+        await shop.stripe.pay()
+        assert await stands(shop) == (Plan.STARTER, Interval.MONTH, SubscriptionStatus.ACTIVE)
+        await shop.stripe.pay(Plan.GROWTH, Interval.YEAR)
+        assert await stands(shop) == (Plan.GROWTH, Interval.YEAR, SubscriptionStatus.ACTIVE)
+        await shop.stripe.fail()
+        await shop.pass_days(365)
+        assert await stands(shop) == (Plan.GROWTH, Interval.YEAR, SubscriptionStatus.PAST_DUE)
+        await shop.stripe.pay()
+        assert await stands(shop) == (Plan.GROWTH, Interval.YEAR, SubscriptionStatus.ACTIVE)
+        await shop.stripe.cancel(now=True)
+        assert await stands(shop) == (Plan.GROWTH, Interval.YEAR, SubscriptionStatus.CANCELED)
+        for act in (shop.stripe.fail, shop.stripe.cancel):
+            with pytest.raises(Refused, match="Nothing was bought"):
+                await act()
+        await shop.stripe.pay(Plan.STARTER, Interval.MONTH)
+        assert await stands(shop) == (Plan.STARTER, Interval.MONTH, SubscriptionStatus.ACTIVE)
+        kinds = Counter(event["type"] for event in shop.stripe.events)
+        assert kinds["customer.created"] == 1, "the same customer buys again"
+
+
+async def test_a_month_in_one_step_is_told_when_work_is_done() -> None:
+    async with Harness(sells=True) as shop:
+        await shop.sign_in(Role.OWNER)
+        await shop.stripe.pay(Plan.STARTER)
+        await shop.stripe.cancel()
+        shop.clock.advance(days=40)
+        assert (await stands(shop))[2] is SubscriptionStatus.ACTIVE
+        await shop.work()
+        assert (await stands(shop))[2] is SubscriptionStatus.CANCELED
+
+
+async def test_each_company_pays_for_itself() -> None:
+    async with Harness(sells=True) as shop:
+        await shop.sign_in(Role.OWNER)
+        stranger = await shop.stranger()
+        await shop.stripe.pay(Plan.GROWTH)
+        assert (await stands(stranger))[2] is SubscriptionStatus.TRIALING
+
+
+async def test_nobody_pays_where_there_is_no_owner_or_nothing_is_sold(shop: Harness) -> None:
+    with pytest.raises(Bug, match="sells=True"):
+        await shop.stripe.pay()
+    async with Harness(sells=True) as other:
+        with pytest.raises(NotFound):
+            await other.stripe.pay()
+        with pytest.raises(Refused, match="Nothing was bought"):
+            await other.stripe.fail()

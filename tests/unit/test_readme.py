@@ -24,6 +24,12 @@ async def test_the_harness_example_runs(shop: Harness, name: str) -> None:
     await example[name](shop)
 
 
+async def test_the_example_of_paying_runs() -> None:
+    example: dict[str, Any] = {"pytest": pytest}
+    exec(next(block for block in PYTHON if "sells=True" in block), example)
+    await example["test_a_trial_ends_and_a_card_is_refused"]()
+
+
 def test_the_embedding_example_names_what_there_is() -> None:
     tree = ast.parse(next(block for block in PYTHON if "connect()" in block))
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]

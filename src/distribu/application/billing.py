@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -59,10 +60,22 @@ async def admit(work: Work, what: Counted, *, own: int = 0) -> None:
 # --- looking -----------------------------------------------------------------------------------
 
 
+class CameBack(StrEnum):
+    """With what Stripe sends people back who were to buy there."""
+
+    DONE = "done"
+    LEFT = "left"
+
+
 class ReadSubscription(Query[plans.SubscriptionView], frozen=True, kw_only=True):
-    """The company's plan, how it stands, and what is used and allowed of each; null is any number."""
+    """The company's plan, how it stands, and what is used and allowed of each; null is any number.
+
+    ``checkout`` is what people come back with from the page where they were to buy. It changes nothing.
+    """
 
     needs = Permission.COMPANY_MANAGE
+
+    checkout: CameBack | None = None
 
     async def run(self, reads: Reads) -> plans.SubscriptionView:
         subscription, used = await reads.together(

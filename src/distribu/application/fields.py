@@ -16,6 +16,7 @@ from msgspec import Meta, inspect
 
 from distribu.domain import ordering, values
 from distribu.domain.access import SCOPES, Permission
+from distribu.domain.cards import holds_card
 from distribu.domain.errors import Bug, Invalid
 
 UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -117,10 +118,24 @@ type_info = lru_cache(maxsize=None)(inspect.type_info)
 _Check = Callable[[Any], Any]
 
 
+CARD: Final = "holds what looks like the number of a payment card"
+
+
+class _ShowsCard(ValueError):
+    """What looks like the number of a payment card stands in a text."""
+
+
+def _without_card(text: str) -> str:
+    if holds_card(text):
+        raise _ShowsCard(CARD)
+    return text
+
+
 class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Something a caller sends. It cannot exist outside its limits, however it was made.
 
-    Raises `Invalid` (`fields` names the field) when built with a value that does not fit.
+    Raises `Invalid` (invalid_request, card_number; `fields` names the field) when built with a value that
+    does not fit.
     """
 
     def __post_init__(self) -> None:
@@ -128,6 +143,8 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             value = getattr(self, name)
             try:
                 fitting = check(value)
+            except _ShowsCard as wrong:
+                raise Invalid("card_number", fields={wire: str(wrong)}) from None
             except ValueError as wrong:
                 raise Invalid("invalid_request", fields={wire: str(wrong)}) from None
             if fitting is not value:
@@ -205,7 +222,7 @@ def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
             raise ValueError("must not hold U+0000")
         if _SURROGATE.search(value):
             raise ValueError("must be Unicode text")
-        return value
+        return _without_card(value) if id is None else value
 
     return text
 
@@ -267,6 +284,7 @@ def _json(value: Any) -> Any:
         raise ValueError(f"must be at most {JSON_MAX} bytes as JSON")
     if rb"\u0000" in text and _holds_nul(value):
         raise ValueError("must not hold U+0000")
+    _without_card(text.decode())
     return value
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from distribu.application import views
 from distribu.application.counts import Counts
-from distribu.application.fields import Value
+from distribu.application.fields import CARD, Value
 from distribu.application.ports import (
     NUMBER_TO_COME,
     Again,
@@ -48,8 +48,9 @@ from distribu.application.refusals import Refusals
 from distribu.domain.access import Actor, ActorKind, Permission
 from distribu.domain.accounts import REALM
 from distribu.domain.audit import Entry
+from distribu.domain.cards import holds_card
 from distribu.domain.entity import Entity, Numbered
-from distribu.domain.errors import Bug, Busy, Forbidden, InDoubt, RateLimited, Refused
+from distribu.domain.errors import Bug, Busy, Forbidden, InDoubt, Invalid, RateLimited, Refused
 from distribu.domain.values import CompanyId, Secret
 
 R = TypeVar("R")
@@ -332,12 +333,16 @@ class Ports:
 class Once(Generic[R]):
     """Have a request's effect once per key: ``view`` renders the answer that a repetition gets.
 
-    ``secret``: the answer holds a secret and is stored sealed.
+    ``secret``: the answer holds a secret and is stored sealed. Raises `Invalid` (card_number) for such a key.
     """
 
     key: str
     view: Callable[[R], bytes]
     secret: bool = False
+
+    def __post_init__(self) -> None:
+        if holds_card(self.key):
+            raise Invalid("card_number", fields={"Idempotency-Key": CARD})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ CODES: Final[Mapping[str, str]] = {
     # malformed input
     "invalid_request": "The request is malformed; `fields` says where and why.",
     "invalid_json": "The body is not JSON.",
+    "card_number": "This looks like the number of a payment card, and none is kept here.",
     "unsupported_media_type": "The body must be sent as application/json.",
     "body_too_large": "The body is larger than this route accepts.",
     "request_timeout": "The body did not arrive in time.",

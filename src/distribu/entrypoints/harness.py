@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from distribu.application import fields, reactions
 from distribu.application.access import CreateApiKey
 from distribu.application.accounts import Name
+from distribu.application.billing import FindBuyer, StartCheckout
 from distribu.application.catalog import CreateProduct
 from distribu.application.customers import CreateCustomer, EditCustomer
 from distribu.application.kernel import Command, Distribu, Request, Work
+from distribu.application.notices import HearNotice
 from distribu.application.ordering import PlaceOrder, Wanted
 from distribu.application.platform import TakeSeat
 from distribu.application.sessions import OpenSession
 from distribu.application.team import AddUser, CreateCompany
 from distribu.application.webhooks import RegisterWebhook
-from distribu.container import in_memory
+from distribu.container import MemoryPayments, in_memory
 from distribu.domain.access import SCOPES, Actor, ContactRole, Permission, Role
 from distribu.domain.accounts import REALM, Credentials, Session, User
+from distribu.domain.billing import Interval, Plan, Subscription
 from distribu.domain.catalog import Product
 from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer
-from distribu.domain.errors import Bug
+from distribu.domain.errors import Bug, Refused
+from distribu.domain.notices import NoticeStatus
 from distribu.domain.ordering import Order
 from distribu.domain.team import Company
 from distribu.domain.values import CustomerId, Money, Secret, exact_money
@@ -208,6 +212,77 @@ class Shop:
         return await self.execute(EditCustomer(customer_id=customer.id, credit_limit=amount(limit)))
 
 
+class Payer:
+    """Whoever pays for the company's plan, at a Stripe that is none: `Harness.stripe`.
+
+    What they do there is told to the company at once, in signed events as Stripe's webhooks are; what time
+    does there is told by `Harness.work`. `fail` and `cancel` raise `Refused` (nothing_bought) where there is
+    nothing to do it to.
+    """
+
+    def __init__(self, shop: Shop, payments: MemoryPayments) -> None:
+        self._shop = shop
+        self._payments = payments
+        self._told: set[str] = set()
+
+    @property
+    def events(self) -> "list[dict[str, Any]]":
+        """All that happened there, in Stripe's words, oldest first."""
+        return self._payments.stripe.events
+
+    async def pay(self, plan: Plan | None = None, interval: Interval | None = None) -> None:
+        """Pay by a card that works: buy a plan, change to it, or pay what is open of the one there is.
+
+        Without a plan it is the one that the company has; by the month, unless it is paid otherwise. Raises
+        `NotFound` (member_not_found) where the company has no OWNER, who is the one to buy.
+        """
+        has = await self._subscription()
+        plan, interval = plan or has.plan, interval or has.interval or Interval.MONTH
+        stripe = self._payments.stripe
+        if has.live and has.subscription_ref is not None and has.customer_ref is not None:
+            stripe.card(has.customer_ref, works=True)
+            if (plan, interval) != (has.plan, has.interval):
+                stripe.change(has.subscription_ref, self._payments.prices_sold[plan, interval][0])
+        else:
+            page = await self._shop.execute(StartCheckout(plan=plan, interval=interval))
+            stripe.pay(page.url.rpartition("/")[2])
+        await self.tell()
+
+    async def fail(self) -> None:
+        """Have the card refused from now on: when the next payment is due, it fails, and is tried again after
+        3, 5 and 7 days; then the subscription is over."""
+        self._payments.stripe.card((await self._bought())[0], works=False)
+        await self.tell()
+
+    async def cancel(self, *, now: bool = False) -> None:
+        """End the subscription with its period, or now."""
+        self._payments.stripe.cancel((await self._bought())[1], now=now)
+        await self.tell()
+
+    async def replay(self, event: "dict[str, Any]") -> NoticeStatus:
+        """Have one of `events` sent, again. Returns what became of it: what was applied stays so, once."""
+        body, signature = self._payments.told(event)
+        hear = HearNotice(body=body, signature=signature)
+        status = await self._shop.distribu.run(Actor.system(None, "Stripe"), hear)
+        self._told.add(event["id"])
+        return status
+
+    async def tell(self) -> None:
+        """Have what is new sent."""
+        self._payments.stripe.settle()
+        for event in [one for one in self.events if one["id"] not in self._told]:
+            await self.replay(event)
+
+    async def _subscription(self) -> Subscription:
+        return (await self._shop.distribu.run(self._shop.actor, FindBuyer()))[0]
+
+    async def _bought(self) -> tuple[str, str]:
+        has = await self._subscription()
+        if not has.live or has.customer_ref is None or has.subscription_ref is None:
+            raise Refused("nothing_bought")
+        return has.customer_ref, has.subscription_ref
+
+
 class Harness(Shop):
     """A company on Distribu in memory, for the tests of whoever builds on it.
 
@@ -220,12 +295,14 @@ class Harness(Shop):
 
     ``clock`` stands still until ``clock.advance(hours=1)``; ``received`` holds every webhook that
     `work` sent, and ``mail`` every mail, as they arrive; ``receivers.answer`` decides what the receivers
-    say. On ``Harness(sells=True)`` plans are sold: the company is on trial, and time ends it.
+    say. On ``Harness(sells=True)`` plans are sold: the company is on trial, `pass_days` ends it, and
+    ``stripe`` pays.
     """
 
     def __init__(self, name: str = "Acme Distributors", *, sells: bool = False) -> None:
         self._name = name
         self._sells = sells
+        self._payer: Payer | None = None
 
     async def __aenter__(self) -> Self:
         memory = in_memory(sells=self._sells)
@@ -235,12 +312,33 @@ class Harness(Shop):
         self.receivers = memory.receivers
         self.received = memory.receivers.received
         self.mail = memory.mail
+        if memory.payments is not None:
+            self._payer = Payer(self, memory.payments)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing to give back."""
+
+    @property
+    def stripe(self) -> Payer:
+        """Whoever pays. Raises `Bug` where nothing is sold."""
+        if self._payer is None:
+            raise Bug("nothing is sold here: Harness(sells=True)")
+        return self._payer
+
+    async def work(self) -> int:
+        """Have Stripe and the worker do what is due. Returns how many deliveries were tried."""
+        if self._payer is not None:
+            await self._payer.tell()
+        return await super().work()
+
+    async def pass_days(self, days: int) -> None:
+        """Let days pass, one after the other; on each of them what is due is done (`work`)."""
+        for _ in range(days):
+            self.clock.advance(days=1)
+            await self.work()
 
 
 def amount(text: str) -> Money:

@@ -578,6 +578,10 @@ class MemoryPayments:
             raise Invalid("invalid_signature")
         return stripe_words.notice(body)
 
+    def told(self, event: Json) -> tuple[bytes, str]:
+        """What happened there as it comes in from there: a body, and the header of its signature."""
+        return self.stripe.signed(event, [one.reveal() for one in self._secrets])
+
     async def close(self) -> None:
         """Nothing to give back."""
 

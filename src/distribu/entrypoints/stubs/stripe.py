@@ -17,7 +17,7 @@ Each button is a POST:
 - ``/portal/{id}/change?subscription=&price=``, ``/portal/{id}/cancel?subscription=``,
   ``/portal/{id}/resume?subscription=``, ``/portal/{id}/end?subscription=`` (at once)
 - ``/portal/{id}/card`` (one that works, which pays what is open), ``/portal/{id}/bad-card``
-- ``/clock?days=`` (time moves on), ``/send?event=`` (once more)
+- ``/portal?customer=`` (opens one), ``/clock?days=`` (time moves on), ``/send?event=`` (once more)
 
 Where it is ``testable``, JSON both ways:
 
@@ -285,9 +285,10 @@ class StripeStub:
         match str(http.path_params.get("rest", "")).strip("/").split("/"):
             case [""]:
                 stripe.settle()
-                sent = {one["event"]: one["status"] for one in self.sent}
-                events = [(event, sent.get(event["id"], "")) for event in reversed(stripe.events[-SHOWN:])]
-                return self._html(events=events, bought=list(reversed(stripe.subscriptions.values()))[:SHOWN])
+                sent = {one["event"]: one["status"] or "nobody" for one in self.sent}
+                events = [(it, sent.get(it["id"], "not yet")) for it in reversed(stripe.events[-SHOWN:])]
+                bought = list(reversed(stripe.subscriptions.values()))[:SHOWN]
+                return self._html(events=events, bought=bought, now=stripe.now)
             case ["stripe.css"]:
                 return Response(_file("stripe.css").encode(), media_type="text/css")
             case ["checkout", id]:
@@ -330,6 +331,8 @@ class StripeStub:
                     case _:
                         raise No(404, "resource_missing", "There is no such button.")
                 return _sent_to(f"{PATH}/portal/{id}")
+            case ["portal"]:
+                return _sent_to(f"{PATH}/portal/{stripe.portal(said)['id']}")
             case ["clock"]:
                 days = said.get("days", "")
                 stripe.move(timedelta(days=int(days) if re.fullmatch("[0-9]{1,3}", days) else 0))
