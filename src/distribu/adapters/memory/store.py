@@ -47,6 +47,7 @@ from distribu.application.ports import (
     Backlog,
     Change,
     Clock,
+    DueNotice,
     MailParcel,
     MailStatus,
     Message,
@@ -70,6 +71,7 @@ from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity, Numbered
 from distribu.domain.errors import Bug, Busy, Conflict, NotFound, Refused
+from distribu.domain.notices import Notice, NoticeStatus
 from distribu.domain.ordering import FIRST_NUMBER, Order, OrderStatus, Payment, PaymentRecorded
 from distribu.domain.team import Company, Invitation, Membership
 from distribu.domain.values import (
@@ -521,6 +523,27 @@ class MemoryStore:
             and self._is_open(company_id)
         )
         return sorted(found)[:limit]
+
+    async def claim_notices(
+        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
+    ) -> Sequence[DueNotice]:
+        due: list[Notice] = [
+            it
+            for shelf in self.shelves.values()
+            for it in shelf.entities[Notice].values()
+            if it.status in (NoticeStatus.WAITING, NoticeStatus.FAILED)
+            and it.due_at is not None
+            and it.due_at <= now
+        ]
+        due.sort(key=lambda it: (it.due_at, it.id))
+        claimed = []
+        for it in due[:limit]:
+            following = waits[it.tries + 1] if it.tries + 1 < len(waits) else None
+            due_at = None if following is None else now + following
+            row = replace(it, tries=it.tries + 1, due_at=due_at)
+            self.shelves[it.company_id].entities[Notice][it.id] = row
+            claimed.append(DueNotice(it.company_id, it.id, due_at is None))
+        return claimed
 
     async def purge(self, *, now: datetime) -> int:
         gone = 0

@@ -18,6 +18,7 @@ from distribu.application.ports import (
     DELIVERIES_KEPT,
     REPLAY_BATCH,
     Backlog,
+    DueNotice,
     Entropy,
     MailParcel,
     MailStatus,
@@ -120,6 +121,19 @@ WHERE status = 'TRIALING' AND trial_ends_at <= %(by)s AND standing = 'OPEN'
     AND (%(untold)s::int IS NULL OR told IS NULL OR told > %(untold)s)
     AND (%(after)s::uuid IS NULL OR company_id > %(after)s)
 ORDER BY subscriptions.company_id LIMIT %(limit)s
+"""
+
+_CLAIM_NOTICES: Final = """
+WITH chosen AS (
+    SELECT company_id, id FROM distribu.stripe_events
+    WHERE status IN ('WAITING', 'FAILED') AND due_at <= %(now)s
+    ORDER BY due_at, id LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE distribu.stripe_events AS notices
+SET tries = tries + 1, due_at = %(now)s + (%(waits)s::interval[])[tries + 2]
+FROM chosen WHERE notices.company_id = chosen.company_id AND notices.id = chosen.id
+RETURNING notices.company_id::text, notices.id::text, notices.due_at IS NULL
 """
 
 # Leaps from webhook to webhook through the index of what is pending: how much it is costs nothing.
@@ -476,6 +490,14 @@ class PostgresQueue:
         async with self.pool.connection() as connection:
             rows = await (await connection.execute(_TRIALS, given)).fetchall()
         return [company_id for (company_id,) in rows]
+
+    async def claim_notices(
+        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
+    ) -> Sequence[DueNotice]:
+        given = {"limit": limit, "now": now, "waits": [*waits]}
+        async with self.pool.connection() as connection:
+            rows = await (await connection.execute(_CLAIM_NOTICES, given)).fetchall()
+        return [DueNotice(*row) for row in rows]
 
     async def purge(self, *, now: datetime) -> int:
         return await forget(self.pool, now=now, kept=self._kept)
