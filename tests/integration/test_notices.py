@@ -13,16 +13,17 @@ import pytest
 import sqlalchemy as sa
 
 from distribu import Distribu, Role, Secret, Shop
-from distribu.adapters.memory.stripe import PRICES
+from distribu.adapters.memory.stripe import PRICES, PretendStripe
 from distribu.adapters.postgres.driver import Statement
 from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.stripe import StripePayments
 from distribu.application.billing import ReadSubscription
-from distribu.application.payments import NOTICE_MAX
+from distribu.application.payments import NOTICE_MAX, TOLERANCE_S
 from distribu.application.ports import Scope
 from distribu.domain.accounts import REALM
 from distribu.domain.notices import notice_id
 from distribu.entrypoints.harness import KEYS
+from distribu.entrypoints.http.metrics import page
 from distribu.entrypoints.http.notices import PATH
 from distribu.entrypoints.http.serve import listening
 from distribu.entrypoints.http.sessions import Sessions
@@ -177,6 +178,51 @@ async def test_what_is_not_genuine_is_answered_400_keeps_nothing_and_is_counted(
     assert large.status_code == 413
     assert (await selling.posted(event, SECRETS[1])).status_code == 200, "the other one during a rotation"
     assert (await selling.kept(event)).ref == event["id"]
+
+
+async def test_what_is_too_old_or_ahead_is_answered_400_keeps_nothing_and_is_counted(
+    selling: Selling,
+) -> None:
+    await selling.buy()
+    event = selling.stub.stripe.events[-1]
+    counts, now = selling.distribu.counts, selling.distribu.ports.clock.now()
+
+    async def sent(seconds: int) -> tuple[int, str]:
+        at = PretendStripe(lambda: now + timedelta(seconds=seconds))
+        body, header = at.signed(event, SECRETS[:1])
+        answer = await selling.browser.post(PATH, content=body, headers={"stripe-signature": header})
+        return answer.status_code, answer.json().get("code", "")
+
+    for seconds in (-TOLERANCE_S - 30, -86_400, TOLERANCE_S + 30):
+        assert await sent(seconds) == (400, "invalid_signature")
+    assert await selling.kept(event) is None
+    assert counts.notices == {"refused": 3}
+    assert await sent(-TOLERANCE_S + 30) == (200, "")
+    shown = "".join(page(selling.distribu, None))
+    assert 'distribu_payment_notices_total{outcome="refused"} 3\n' in shown
+
+
+async def test_two_secrets_hold_while_one_is_replaced_and_the_retired_one_no_longer(
+    selling: Selling,
+) -> None:
+    await selling.buy()
+    new, old = SECRETS
+    first, second, third = selling.stub.stripe.events[-3:]
+    answers = [await selling.posted(first, old), await selling.posted(second, new, old)]
+    assert [one.status_code for one in answers] == [200, 200]
+    retired = StripePayments(Secret(KEY), [Secret(new)], PRICES, base_url=selling.stub.stripe.pages)
+    later = Distribu(replace(selling.distribu.ports, payments=retired))
+    async with listening(later, "127.0.0.1", 0) as url, httpx.AsyncClient(base_url=url) as client:
+        for event in (first, third):  # known or not
+            body, header = selling.stub.stripe.signed(event, [old])
+            no = await client.post(PATH, content=body, headers={"stripe-signature": header})
+            assert (no.status_code, no.json()["code"]) == (400, "invalid_signature")
+        assert await selling.kept(third) is None
+        assert later.counts.notices == {"refused": 2}
+        body, header = selling.stub.stripe.signed(third, [old, new])  # as Stripe does for a day
+        yes = await client.post(PATH, content=body, headers={"stripe-signature": header})
+        assert yes.status_code == 200
+    await retired.close()
 
 
 @pytest.mark.parametrize("how", [{"after": 20.0}, {"status": 503}, {"status": 429}, {"cut": True}])
