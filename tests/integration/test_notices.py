@@ -12,7 +12,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from distribu import Distribu, Role, Secret, Shop
+from distribu import Distribu, Role, Secret, Settings, Shop
 from distribu.adapters.memory.stripe import PRICES, PretendStripe
 from distribu.adapters.postgres.driver import Statement
 from distribu.adapters.postgres.store import PostgresStore
@@ -27,12 +27,13 @@ from distribu.entrypoints.http.metrics import page
 from distribu.entrypoints.http.notices import PATH
 from distribu.entrypoints.http.serve import listening
 from distribu.entrypoints.http.sessions import Sessions
-from distribu.entrypoints.stubs.stripe import StripeStub
+from distribu.entrypoints.stubs.stripe import Next, StripeStub
 from tests import people
 from tests.contracts.asking import log_of
 from tests.integration.program import Program
 from tests.stubs.stripe import KEY, SECRETS, stripe
 
+REPLAY: Final = "/api/admin/billing/events/replay"
 _IN_TRANSACTION: Final = Statement(
     sa.text(
         "SELECT count(*) FROM pg_stat_activity"
@@ -259,6 +260,54 @@ async def test_no_transaction_is_held_while_stripe_thinks(selling: Selling) -> N
     assert rows[0][0] == 0
     assert (await slow).status_code == 200
     assert len(selling.stub.asked) >= asked
+
+
+async def test_what_failed_is_replayed_by_a_super_admin_and_from_the_command_line(
+    selling: Selling, settings: Settings, tmp_path: Path
+) -> None:
+    """A key that opens nothing: both notices fail, and what the OWNER bought is there once it is right."""
+    await selling.buy()
+    by_type = {one["type"]: one for one in selling.stub.stripe.events}
+    paid, created = by_type["invoice.paid"], by_type["customer.subscription.created"]
+    selling.stub.next = [Next(status=401, body='{"error": {"code": "api_key_invalid"}}')] * 3
+    for event in (paid, created):
+        assert (await selling.posted(event)).status_code == 503
+    admin = await people.staff(selling.shop, None, super_admin=True)
+    cookie = Sessions(selling.distribu, KEYS, production=False).begun(admin.session, None).partition(";")[0]
+    headers = {"cookie": cookie, "sec-fetch-site": "same-origin"}
+    async with httpx.AsyncClient(base_url=selling.url, headers=headers) as browser:
+        listed = (await browser.get("/api/admin/billing/events?failed=true")).json()["data"]
+        shown = {one["ref"]: (one["status"], one["error"]) for one in listed}
+        assert shown[paid["id"]] == shown[created["id"]] == ("FAILED", "Stripe answered 401 api_key_invalid")
+        again = {"ref": paid["id"]}
+        failed = await browser.post(REPLAY, json=again)
+        assert (failed.status_code, failed.json()["code"]) == (503, "payments_away")
+        replayed = await browser.post(REPLAY, json=again)
+        assert (replayed.status_code, replayed.json()["data"]["status"]) == (200, "APPLIED")
+    refused = await selling.browser.post(REPLAY, json=again)
+    assert refused.status_code == 403, "an OWNER is none who runs the platform"
+    prices = {f"stripe_price_{plan}_{every}": refs[0] for (plan, every), refs in PRICES.items()}
+    given: dict[str, Any] = {
+        "database_url": settings.database_url,
+        "queue_database_url": settings.queue_database_url,
+        "stripe_key": KEY,
+        "stripe_webhook_secrets": SECRETS[0],
+        "stripe_api_base": selling.stub.stripe.pages,
+        **prices,
+    }
+    program = Program(tmp_path, **{f"DISTRIBU_{name.upper()}": value for name, value in given.items()})
+
+    async def ran(*words: str) -> Any:
+        done = await asyncio.to_thread(program.run, "billing", *words, "--json")
+        assert (done.code, done.err) == (0, "")
+        return json.loads(done.out)
+
+    assert created["id"] in [one["ref"] for one in (await ran("events", "--failed"))["data"]]
+    for _ in "ab":
+        assert (await ran("replay", created["id"]))["status"] == "APPLIED"
+    assert not {paid["id"], created["id"]} & {one["ref"] for one in (await ran("events", "--failed"))["data"]}
+    actions = [one.action for one in await log_of(selling.shop)]
+    assert (actions.count("invoice.paid"), actions.count("subscription.updated")) == (1, 1)
 
 
 async def test_where_nothing_is_sold_there_is_no_such_door(distribu: Distribu) -> None:
