@@ -715,7 +715,7 @@ class QueueContract:
         found = await ports.queue.claim_mails(limit=1000, now=now, claim_s=60)
         assert [it.company_id for it in found if it.to == to] == [REALM]
 
-    # --- purge -----------------------------------------------------------------------------------
+    # --- what jobs look for ------------------------------------------------------------------------
 
     async def test_trials_are_found_by_when_they_end_and_what_was_told(self, shop: Harness) -> None:
         queue, began = shop.distribu.ports.queue, shop.clock.now()
@@ -782,6 +782,27 @@ class QueueContract:
         assert sorted(await claimed()) == sorted((id, True) for id in ids[1:])
         shop.clock.advance(days=1)
         assert await claimed() == []
+
+    async def test_what_stripe_told_waits_until_it_is_applied(self, shop: Harness) -> None:
+        queue, one = shop.distribu.ports.queue, await on_trial(shop)
+        before = (await queue.backlog(now=shop.clock.now())).notices
+        await keep_notice(one, NoticeStatus.WAITING)
+        await keep_notice(one, NoticeStatus.IGNORED, "ignored")
+        await keep_notice(one, NoticeStatus.FAILED, "given up")
+        later = shop.clock.now() + timedelta(days=4_000)  # nothing else is that late
+        found = (await queue.backlog(now=later)).notices
+        assert found.count == before.count + 2
+        assert found.late_s >= timedelta(days=4_000, minutes=-1).total_seconds()
+        shop.clock.advance(minutes=1)
+        while await queue.claim_notices(limit=100, now=shop.clock.now(), waits=(timedelta(0),)):
+            pass
+        found = (await queue.backlog(now=shop.clock.now())).notices
+        assert found.count == before.count + 2, "what is given up is still to be replayed"
+        taken = TakeNotice(told=told_of(one, "evt"), said=None, turn=0)
+        assert await shop.distribu.run(Actor.system(one.company.id), taken)
+        assert (await queue.backlog(now=shop.clock.now())).notices.count == before.count + 1
+
+    # --- purge -----------------------------------------------------------------------------------
 
     async def test_answers_are_purged_after_a_day_and_not_before(self, shop: Harness) -> None:
         queue = shop.distribu.ports.queue

@@ -307,12 +307,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is still to be done, of all companies: relay events, make deliveries and mails, seal records."""
+    """What is still to be done, of all companies: relay events, make deliveries and mails, seal records, and
+    take into account what Stripe told us, given up or not."""
 
     events: Waiting
     deliveries: Waiting
     mails: Waiting
     records: Waiting
+    notices: Waiting
 
 
 class Queue(Protocol):

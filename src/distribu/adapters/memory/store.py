@@ -506,7 +506,8 @@ class MemoryStore:
             for record in shelf.records
             if record.id not in self.seals[company_id].rows
         ]
-        return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records)))
+        notices = [it.due_at for it in self._put_off()]
+        return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records, notices)))
 
     async def trials(
         self, *, ends_by: datetime, untold: int | None = None, after: str, limit: int
@@ -524,17 +525,19 @@ class MemoryStore:
         )
         return sorted(found)[:limit]
 
-    async def claim_notices(
-        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
-    ) -> Sequence[DueNotice]:
-        due: list[Notice] = [
+    def _put_off(self) -> list[Notice]:
+        """What Stripe told of whomever and is still to be taken into account."""
+        return [
             it
             for shelf in self.shelves.values()
             for it in shelf.entities[Notice].values()
             if it.status in (NoticeStatus.WAITING, NoticeStatus.FAILED)
-            and it.due_at is not None
-            and it.due_at <= now
         ]
+
+    async def claim_notices(
+        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
+    ) -> Sequence[DueNotice]:
+        due = [it for it in self._put_off() if it.due_at is not None and it.due_at <= now]
         due.sort(key=lambda it: (it.due_at, it.id))
         claimed = []
         for it in due[:limit]:

@@ -267,6 +267,11 @@ SELECT (
     SELECT min(records.at) FROM ({OLDEST_UNSEALED}) AS oldest
     JOIN distribu.records ON records.company_id = oldest.company_id AND records.id = oldest.record_id
 )
+UNION ALL
+SELECT count(*), min(due_at) FROM (
+    SELECT due_at FROM distribu.stripe_events
+    WHERE status IN ('WAITING', 'FAILED') ORDER BY due_at LIMIT %(most)s
+) AS notices
 """  # noqa: S608  # of four texts of ours
 
 
@@ -467,10 +472,9 @@ class PostgresQueue:
     async def backlog(self, *, now: datetime) -> Backlog:
         async with self.pool.connection() as connection:
             rows = await (await connection.execute(_BACKLOG, {"most": BACKLOG_MAX})).fetchall()
-        events, deliveries, mails, records = (
-            Waiting(count, max(0.0, (now - (first or now)).total_seconds())) for count, first in rows
+        return Backlog(
+            *(Waiting(count, max(0.0, (now - (first or now)).total_seconds())) for count, first in rows)
         )
-        return Backlog(events, deliveries, mails, records)
 
     async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
         changed = 0
