@@ -446,6 +446,18 @@ class NoticeUseCases:
         assert (await it.current()).plan is Plan.GROWTH
         assert not [one for one in await self._failed(it) if one.ref == event["id"]]
 
+    async def test_fifty_at_once_while_stripe_is_away_are_one_that_waits(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        it.payments.away = PaymentsAway("nobody answered")
+        said = await asyncio.gather(*(it.hear(event) for _ in range(DELIVERIES)), return_exceptions=True)
+        assert {type(one) for one in said} == {Busy}
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.status, kept.version) == ("WAITING", 1)
+        assert len(await log_of(it.shop, "payment_notice.put_off")) == 1
+
     async def test_what_failed_is_kept_and_replayed(self, shop: Harness) -> None:
         it = await buying(shop)
         await it.buys()

@@ -178,6 +178,27 @@ async def test_while_stripe_is_away_nobody_waits_long_and_nothing_is_lost(house:
         assert await it.changes() == ["invoice.paid", "subscription.started", "subscription.updated"]
 
 
+async def test_a_slow_stripe_slows_nobody_who_wants_nothing_of_it(house: House) -> None:
+    """More wait for Stripe than there are connections to the database, and to Stripe."""
+    async with selling(house, database_pool=2) as it:
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        await it.stub.next(1_000, after=20)
+        async with no_transaction_waits(house):
+            slow = [asyncio.create_task(_timed(it.told(event | {"id": f"evt_{n}"}))) for n in range(24)]
+            async with it.browser() as browser:
+                for _ in range(20):
+                    answer, took = await _timed(browser.get("/account/billing"))
+                    assert answer.status_code == 200, answer.text
+                    assert took < 2
+                    await asyncio.sleep(0.2)
+            assert not [one for one in slow if one.done()], "they wait all the while"
+            for said, took in await asyncio.gather(*slow):
+                assert said == ("payments_away", 30)
+                assert took < MOST_S
+        it.stub.stub.next.clear()
+
+
 def _due_now(house: House, many: int) -> None:
     """As when their time has come."""
     with superuser(house.data_dir) as root:
