@@ -13,8 +13,18 @@ import pytest
 
 from distribu import Actor, Distribu, Harness, Invalid, NotFound, Refused, Role, Shop
 from distribu.adapters.memory.stripe import PRICES, MemoryPayments, PretendStripe
+from distribu.application.agenda import Outcome
 from distribu.application.billing import OpenPortal, ReadSubscription, StartCheckout
-from distribu.application.notices import HearNotice, ListNotices, ReplayNotice
+from distribu.application.jobs import RanView, named, run_now
+from distribu.application.kernel import Work
+from distribu.application.notices import (
+    AT_ONCE,
+    RETRIES,
+    HearNotice,
+    ListNotices,
+    ReplayNotice,
+    TakeNotice,
+)
 from distribu.application.ports import Bought, PaymentsAway, PaymentsRefused, Scope
 from distribu.domain.accounts import REALM
 from distribu.domain.billing import Interval, Plan, Subscription, SubscriptionStatus
@@ -105,7 +115,7 @@ async def buying(shop: Harness) -> Buying:
     ports = shop.distribu.ports
     stripe = PretendStripe(ports.clock.now, seed=ports.entropy.bytes(6).hex())
     payments = Watched(stripe, [Secret(SECRET)])
-    trial = await Shop.open(Distribu(replace(ports, payments=payments)))
+    trial = await Shop.open(Distribu(replace(ports, payments=payments)), f"Acme {stripe._seed}")
     await trial.sign_in(Role.OWNER)
     return Buying(trial, stripe, payments)
 
@@ -113,6 +123,11 @@ async def buying(shop: Harness) -> Buying:
 async def mails_to(shop: Harness, it: Buying) -> list[str]:
     await Worker(it.shop.distribu, jobs=()).drain()  # the jobs may tell of a trial before Stripe does
     return sorted(one.subject for one in shop.mail if it.shop.company.name in one.subject)
+
+
+async def retried(it: Buying) -> RanView:
+    """One run of the job that tries again, and what came of it."""
+    return await run_now(it.distribu, named("retry_notices"))
 
 
 @asynccontextmanager
@@ -206,6 +221,59 @@ HANDLED: Final = {
 """What happens, what the audit log gets of it, and how many mails the OWNER does."""
 
 
+async def _life(it: Buying) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """All that happens to a subscription, one event after the other, each by a name of its own."""
+    sub = await it.buys()
+    yield "created", it.last("customer.subscription.created")
+    yield "paid", it.last("invoice.paid")
+    yield "checkout", it.last("checkout.session.completed")
+    it.stripe.change(sub["id"], PRICES[Plan.ENTERPRISE, Interval.MONTH][0])
+    yield "changed", it.last("customer.subscription.updated")
+    it.stripe.alter(sub["id"], {"status": "trialing", "trial_end": it.stripe.now + 2 * 86_400})
+    it.stripe.settle()
+    yield "trial ending", it.last("customer.subscription.trial_will_end")
+    it.stripe.move(timedelta(days=3))
+    yield "renewed", it.last("customer.subscription.updated")
+    yield "paid again", it.last("invoice.paid")
+    it.stripe.card(sub["customer"], works=False)
+    it.stripe.move(timedelta(days=62))
+    yield "failed", it.last("invoice.payment_failed")
+    yield "past due", it.last("customer.subscription.updated")
+    it.stripe.cancel(sub["id"], now=True)
+    yield "canceled", it.last("customer.subscription.deleted")
+    it.stripe.delete(sub["customer"])
+    yield "customer deleted", it.last("customer.deleted")
+
+
+THREE: Final[dict[str, tuple[str, str, list[str], int]]] = {
+    "created": ("ACTIVE", "GROWTH", ["invoice.paid", "subscription.updated"], 2),
+    "paid": ("ACTIVE", "ENTERPRISE", ["invoice.paid", "subscription.updated"], 2),
+    "checkout": ("TRIALING", "ENTERPRISE", ["subscription.trial_ending", "subscription.updated"], 1),
+    "changed": ("ACTIVE", "ENTERPRISE", ["subscription.updated"], 1),
+    "trial ending": ("ACTIVE", "ENTERPRISE", ["invoice.paid", "subscription.updated"], 1),
+    "renewed": (
+        "PAST_DUE",
+        "ENTERPRISE",
+        ["invoice.paid", "invoice.payment_failed", "subscription.past_due"],
+        2,
+    ),
+    "paid again": (
+        "PAST_DUE",
+        "ENTERPRISE",
+        ["invoice.paid", "invoice.payment_failed", "subscription.past_due"],
+        2,
+    ),
+    "failed": ("CANCELED", "ENTERPRISE", ["invoice.payment_failed", "subscription.canceled"], 1),
+    "past due": (
+        "CANCELED",
+        "ENTERPRISE",
+        ["billing_customer.deleted", "subscription.canceled", "subscription.updated"],
+        1,
+    ),
+}
+"""How it stands after three events of a life, from this one on; what the audit log gets, and the OWNER."""
+
+
 class NoticeUseCases:
     """What Stripe tells us, and buying."""
 
@@ -241,70 +309,32 @@ class NoticeUseCases:
                 await asyncio.sleep(0)
         raise AssertionError("never heard")
 
+    @pytest.mark.parametrize("first", THREE)
     @pytest.mark.parametrize("order", [*permutations(range(3))])
-    @pytest.mark.parametrize("story", ["bought", "renewed", "failed", "deleted"])
     async def test_three_events_in_every_order_end_the_same(
-        self, shop: Harness, story: str, order: Sequence[int]
+        self, shop: Harness, first: str, order: Sequence[int]
     ) -> None:
+        """Each three of a life that follow on each other, when what was before was heard in its order."""
         it = await buying(shop)
-        events = await self._three(it, story)
-        for place in order:
-            assert str(await it.hear(events[place])) == "APPLIED"
-        wanted = {
-            "bought": (["invoice.paid", "subscription.started", "subscription.updated"], "ACTIVE"),
-            "renewed": (
-                ["invoice.paid"] * 2 + ["subscription.started"] + ["subscription.updated"] * 2,
-                "ACTIVE",
-            ),
-            "failed": (
-                [
-                    "invoice.paid",
-                    "invoice.payment_failed",
-                    "subscription.past_due",
-                    "subscription.started",
-                    "subscription.updated",
-                ],
-                "PAST_DUE",
-            ),
-            "deleted": (
-                [
-                    "billing_customer.deleted",
-                    "invoice.paid",
-                    "subscription.canceled",
-                    "subscription.started",
-                    "subscription.updated",
-                    "subscription.updated",
-                ],
-                "CANCELED",
-            ),
-        }[story]
-        changes, status = wanted
-        assert (await it.current()).status == status
-        assert await it.changes() == changes
-        assert (await it.current()).customer_ref is None or story != "deleted"
-        subjects = await mails_to(shop, it)
-        assert len(subjects) == len(set(subjects)), "each said once"
-
-    async def _three(self, it: Buying, story: str) -> list[dict[str, Any]]:
-        sub = await it.buys()
-        if story == "bought":
-            names = ["customer.subscription.created", "invoice.paid", "checkout.session.completed"]
-            return [it.last(name) for name in names]
-        await it.hears()
-        seen = len(it.stripe.events)
-        if story == "renewed":
-            it.stripe.move(timedelta(days=32))
-            names = ["customer.subscription.updated", "invoice.paid"]
-            return [*(it.last(name) for name in names), it.last("customer.subscription.created")]
-        if story == "failed":
-            it.stripe.card(sub["customer"], works=False)
-            it.stripe.move(timedelta(days=32))
-            new = [one for one in it.stripe.events[seen:] if one["type"].startswith("customer.sub")]
-            return [new[0], new[-1], it.last("invoice.payment_failed")]
-        it.stripe.cancel(sub["id"])
-        it.stripe.delete(sub["customer"])
-        names = ["customer.subscription.updated", "customer.subscription.deleted", "customer.deleted"]
-        return [it.last(name) for name in names]
+        events: list[dict[str, Any]] = []
+        async for name, event in _life(it):
+            if name == first or events:
+                events.append(event)
+            else:
+                await it.hear(event)
+            if len(events) == 3:
+                break
+        before = await mails_to(shop, it)
+        async with counted(it) as new:
+            for place in order:
+                assert str(await it.hear(events[place])) == "APPLIED"
+        status, plan, recorded, mailed = THREE[first]
+        current = await it.current()
+        assert (current.status, current.plan) == (status, plan)
+        assert new == recorded
+        assert len(await mails_to(shop, it)) - len(before) == mailed
+        gone = "billing_customer.deleted" in recorded
+        assert (current.customer_ref is None) is gone
 
     async def test_an_older_answer_of_stripe_undoes_no_newer_one(self, shop: Harness) -> None:
         """One asks, and is held up; then it is changed, and changed back to what is known already."""
@@ -416,6 +446,18 @@ class NoticeUseCases:
         assert (await it.current()).plan is Plan.GROWTH
         assert not [one for one in await self._failed(it) if one.ref == event["id"]]
 
+    async def test_fifty_at_once_while_stripe_is_away_are_one_that_waits(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        it.payments.away = PaymentsAway("nobody answered")
+        said = await asyncio.gather(*(it.hear(event) for _ in range(DELIVERIES)), return_exceptions=True)
+        assert {type(one) for one in said} == {Busy}
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.status, kept.version) == ("WAITING", 1)
+        assert len(await log_of(it.shop, "payment_notice.put_off")) == 1
+
     async def test_what_failed_is_kept_and_replayed(self, shop: Harness) -> None:
         it = await buying(shop)
         await it.buys()
@@ -438,6 +480,131 @@ class NoticeUseCases:
         with pytest.raises(NotFound) as no:
             await it.shop.execute(ReplayNotice(ref="evt_none"), operator)
         assert no.value.code == "notice_not_found"
+
+    # --- tried again ---------------------------------------------------------------------------
+
+    async def test_what_waits_is_tried_again_ever_more_seldom_until_it_is_applied(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        before = await mails_to(shop, it)
+        await self._put_off(it, event, PaymentsAway("Stripe answered 503"))
+        for wait in RETRIES[:3]:
+            for passed, asked in ((wait - timedelta(seconds=1), 0), (timedelta(seconds=1), 1)):
+                shop.clock.advance(seconds=passed.total_seconds())
+                seen = it.payments.asked
+                assert (await retried(it)).count == 0
+                assert it.payments.asked - seen == asked
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.status, kept.error, kept.version, kept.tries) == ("WAITING", "Stripe answered 503", 1, 3)
+        it.payments.away = None
+        shop.clock.advance(seconds=RETRIES[3].total_seconds())
+        async with counted(it) as new:
+            heard = [self._until_heard(it, event) for _ in range(10)]  # and Stripe sends it again, too
+            ran, *_ = await asyncio.gather(retried(it), *heard)
+        assert ran.outcome is Outcome.DONE
+        assert new == ["subscription.updated"]
+        assert len(await mails_to(shop, it)) - len(before) == 1
+        shop.clock.advance(days=2)
+        assert (await retried(it)).count == 0
+        assert it.distribu.counts.notices["put_off"] == 3
+
+    async def test_what_never_gets_through_is_kept_as_failed_after_three_days_and_replayed(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        await self._put_off(it, event, PaymentsAway("nobody answered"))
+        tried = it.payments.asked
+        for number, wait in enumerate(RETRIES, 1):
+            assert (await self._kept(it, event)).status == "WAITING"
+            shop.clock.advance(seconds=wait.total_seconds())
+            await retried(it)
+            assert it.payments.asked - tried == number
+        assert timedelta(days=2) < sum(RETRIES, timedelta()) < timedelta(days=4)
+        kept = await self._kept(it, event)
+        assert (kept.status, kept.error, kept.due_at) == ("FAILED", "nobody answered", None)
+        assert [one.status for one in await self._failed(it) if one.ref == event["id"]] == ["FAILED"]
+        it.payments.away = None
+        shop.clock.advance(days=1)
+        await retried(it)
+        assert (await self._kept(it, event)).status == "FAILED", "it is left to those who run the platform"
+        replayed = await it.shop.execute(ReplayNotice(ref=event["id"]), Actor.system(None, "cli"))
+        assert replayed.status == "APPLIED"
+        assert (await it.current()).plan is Plan.GROWTH
+
+    async def test_stripe_says_when_it_is_to_be_asked_again(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        await self._put_off(it, event, PaymentsAway("Stripe answered 429", retry_after_s=3_600))
+        it.payments.away = None
+        shop.clock.advance(seconds=3_599)
+        assert (await retried(it)).count == 0
+        shop.clock.advance(seconds=1)
+        assert (await retried(it)).count == 1
+
+    async def test_what_was_refused_is_tried_again_and_a_mistake_keeps_no_other_from_its_turn(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        told = it.last("customer.subscription.created")
+        many = [told | {"id": f"{told['id']}n{n}"} for n in range(AT_ONCE + 1)]
+        for event in many:
+            await self._put_off(it, event, PaymentsRefused("Stripe answered 401"))
+            shop.clock.advance(milliseconds=1)
+        it.payments.away = None
+        take = TakeNotice.run
+
+        async def stumble(request: TakeNotice, work: Work) -> bool:
+            if request.told.ref == many[0]["id"]:
+                raise ValueError("hunter2")
+            return await take(request, work)
+
+        shop.clock.advance(seconds=RETRIES[0].total_seconds())
+        with monkeypatch.context() as planted:
+            planted.setattr(TakeNotice, "run", stumble)
+            assert (await retried(it)).outcome is Outcome.FAILED
+        stumbled, *others = [await self._kept(it, event) for event in many]
+        assert (stumbled.status, stumbled.error) == ("FAILED", "ValueError")
+        assert {one.status for one in others} == {"APPLIED"}
+        shop.clock.advance(seconds=RETRIES[1].total_seconds())
+        assert (await retried(it)).count == 1
+        assert (await self._kept(it, many[0])).status == "APPLIED"
+
+    async def test_while_stripe_is_away_a_few_are_asked_for_and_then_all_that_is_due(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        told = it.last("customer.subscription.created")
+        many = [told | {"id": f"{told['id']}n{n}"} for n in range(AT_ONCE + 3)]
+        for event in many:
+            await self._put_off(it, event, PaymentsAway("nobody answered"))
+        shop.clock.advance(seconds=RETRIES[0].total_seconds())
+        tried = it.payments.asked
+        for asked in (AT_ONCE, AT_ONCE + 3, AT_ONCE + 3):
+            await retried(it)
+            assert it.payments.asked - tried == asked
+        it.payments.away = None
+        shop.clock.advance(seconds=RETRIES[1].total_seconds())
+        assert (await retried(it)).count == len(many)
+        assert (await it.changes()).count("subscription.updated") == 1
+
+    async def _put_off(self, it: Buying, event: dict[str, Any], why: Exception) -> None:
+        it.payments.away = why
+        with pytest.raises(Busy if isinstance(why, (PaymentsAway, PaymentsRefused)) else type(why)):
+            await it.hear(event)
+
+    async def _kept(self, it: Buying, event: dict[str, Any]) -> Notice:
+        kept = await it.kept(event)
+        assert kept is not None
+        return kept
 
     async def _failed(self, it: Buying) -> Any:
         return await it.shop.execute(ListNotices(failed=True), Actor.system(None, "cli"))

@@ -16,6 +16,7 @@ from distribu.application.audit import RecordAudit
 from distribu.application.billing import EndTrial, WarnOfTrialEnd
 from distribu.application.catalog import CreateProduct, EditProduct
 from distribu.application.kernel import Once
+from distribu.application.notices import KeepNotice, TakeNotice, Told
 from distribu.application.platform import SetStanding
 from distribu.application.ports import (
     DELIVERIES_KEPT,
@@ -42,12 +43,35 @@ from distribu.domain.access import Role
 from distribu.domain.accounts import REALM
 from distribu.domain.billing import TRIAL
 from distribu.domain.catalog import Product
+from distribu.domain.notices import NoticeStatus, notice_id
 from distribu.domain.values import CompanyId, DeliveryId, WebhookId
 from distribu.domain.webhooks import ATTEMPTS_MAX, Attempt, Delivery, DeliveryStatus, WireEvent
 from tests import people
 from tests.contracts.asking import scope_of, store_of, told
 from tests.contracts.billing import on_trial
 from tests.contracts.store import new_order, new_product
+
+
+def told_of(shop: Shop, ref: str) -> Told:
+    """Something that Stripe told of a company."""
+    return Told(
+        ref=f"{ref}_{shop.company.id}",
+        type="invoice.paid",
+        happened_at=shop.company.created_at,
+        customer_ref=None,
+        subscription_ref=None,
+        invoice_ref=None,
+        invoice_number="",
+        amount=None,
+        currency="",
+    )
+
+
+async def keep_notice(shop: Shop, status: NoticeStatus, ref: str = "evt") -> str:
+    """Have it kept, and its id."""
+    it = told_of(shop, ref)
+    await shop.distribu.run(Actor.system(shop.company.id), KeepNotice(told=it, status=status))
+    return notice_id(it.ref)
 
 
 async def relay(shop: Shop, limit: int = 500) -> int:
@@ -691,7 +715,7 @@ class QueueContract:
         found = await ports.queue.claim_mails(limit=1000, now=now, claim_s=60)
         assert [it.company_id for it in found if it.to == to] == [REALM]
 
-    # --- purge -----------------------------------------------------------------------------------
+    # --- what jobs look for ------------------------------------------------------------------------
 
     async def test_trials_are_found_by_when_they_end_and_what_was_told(self, shop: Harness) -> None:
         queue, began = shop.distribu.ports.queue, shop.clock.now()
@@ -723,6 +747,62 @@ class QueueContract:
         assert await shop.distribu.run(Actor.system(ids[2]), EndTrial())
         assert await found(ends_by=ends) == ids[:1]
         assert shop.company.id not in await queue.trials(ends_by=began + 100 * TRIAL, after="", limit=1000)
+
+    async def test_what_stripe_told_is_claimed_when_it_is_due_and_ever_later(self, shop: Harness) -> None:
+        queue = shop.distribu.ports.queue
+        shops = [await on_trial(shop) for _ in range(3)]
+        waits = (timedelta(minutes=1), timedelta(minutes=5))
+
+        async def claimed(limit: int = 100) -> list[tuple[str, bool]]:
+            found = await queue.claim_notices(limit=limit, now=shop.clock.now(), waits=waits)
+            owners = {one.company.id for one in shops}
+            return [(one.id, one.last) for one in found if one.company_id in owners]
+
+        ids = []
+        for one, status in zip(shops, ("WAITING", "FAILED", "WAITING"), strict=True):
+            ids.append(await keep_notice(one, NoticeStatus(status)))
+            shop.clock.advance(seconds=1)
+        await keep_notice(shops[0], NoticeStatus.IGNORED, "ignored")
+        await keep_notice(shops[0], NoticeStatus.WAITING, "applied")
+        taken = TakeNotice(told=told_of(shops[0], "applied"), said=None, turn=0)
+        assert await shop.distribu.run(Actor.system(shops[0].company.id), taken)
+        suspend = SetStanding(suspend=True, reason="test")
+        await shop.distribu.run(Actor.system(shops[2].company.id), suspend)
+        assert await claimed() == []
+        shop.clock.advance(seconds=60 - 3)
+        assert await claimed() == [(ids[0], False)]
+        shop.clock.advance(seconds=10)
+        at_once = await asyncio.gather(*(claimed(limit=1) for _ in range(20)))
+        assert sorted(one for some in at_once for one in some) == sorted((id, False) for id in ids[1:])
+        shop.clock.advance(seconds=289)
+        assert await claimed() == []
+        shop.clock.advance(seconds=1)
+        assert await claimed(limit=1) == [(ids[0], True)]
+        shop.clock.advance(seconds=10)
+        assert sorted(await claimed()) == sorted((id, True) for id in ids[1:])
+        shop.clock.advance(days=1)
+        assert await claimed() == []
+
+    async def test_what_stripe_told_waits_until_it_is_applied(self, shop: Harness) -> None:
+        queue, one = shop.distribu.ports.queue, await on_trial(shop)
+        before = (await queue.backlog(now=shop.clock.now())).notices
+        await keep_notice(one, NoticeStatus.WAITING)
+        await keep_notice(one, NoticeStatus.IGNORED, "ignored")
+        await keep_notice(one, NoticeStatus.FAILED, "given up")
+        later = shop.clock.now() + timedelta(days=4_000)  # nothing else is that late
+        found = (await queue.backlog(now=later)).notices
+        assert found.count == before.count + 2
+        assert found.late_s >= timedelta(days=4_000, minutes=-1).total_seconds()
+        shop.clock.advance(minutes=1)
+        while await queue.claim_notices(limit=100, now=shop.clock.now(), waits=(timedelta(0),)):
+            pass
+        found = (await queue.backlog(now=shop.clock.now())).notices
+        assert found.count == before.count + 2, "what is given up is still to be replayed"
+        taken = TakeNotice(told=told_of(one, "evt"), said=None, turn=0)
+        assert await shop.distribu.run(Actor.system(one.company.id), taken)
+        assert (await queue.backlog(now=shop.clock.now())).notices.count == before.count + 1
+
+    # --- purge -----------------------------------------------------------------------------------
 
     async def test_answers_are_purged_after_a_day_and_not_before(self, shop: Harness) -> None:
         queue = shop.distribu.ports.queue

@@ -11,26 +11,28 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from distribu import Distribu, Role, Secret, Shop
-from distribu.adapters.memory.stripe import PRICES
+from distribu import Distribu, Role, Secret, Settings, Shop
+from distribu.adapters.memory.stripe import PRICES, PretendStripe
 from distribu.adapters.postgres.driver import Statement
 from distribu.adapters.postgres.store import PostgresStore
 from distribu.adapters.stripe import StripePayments
 from distribu.application.billing import ReadSubscription
-from distribu.application.payments import NOTICE_MAX
+from distribu.application.payments import NOTICE_MAX, TOLERANCE_S
 from distribu.application.ports import Scope
 from distribu.domain.accounts import REALM
 from distribu.domain.notices import notice_id
 from distribu.entrypoints.harness import KEYS
+from distribu.entrypoints.http.metrics import page
 from distribu.entrypoints.http.notices import PATH
 from distribu.entrypoints.http.serve import listening
 from distribu.entrypoints.http.sessions import Sessions
-from distribu.entrypoints.stubs.stripe import StripeStub
+from distribu.entrypoints.stubs.stripe import Next, StripeStub
 from tests import people
 from tests.contracts.asking import log_of
 from tests.integration.program import Program
 from tests.stubs.stripe import KEY, SECRETS, stripe
 
+REPLAY: Final = "/api/admin/billing/events/replay"
 _IN_TRANSACTION: Final = Statement(
     sa.text(
         "SELECT count(*) FROM pg_stat_activity"
@@ -133,6 +135,51 @@ async def test_what_is_not_genuine_is_answered_400_keeps_nothing_and_is_counted(
     assert (await selling.kept(event)).ref == event["id"]
 
 
+async def test_what_is_too_old_or_ahead_is_answered_400_keeps_nothing_and_is_counted(
+    selling: Selling,
+) -> None:
+    await selling.buy()
+    event = selling.stub.stripe.events[-1]
+    counts, now = selling.distribu.counts, selling.distribu.ports.clock.now()
+
+    async def sent(seconds: int) -> tuple[int, str]:
+        at = PretendStripe(lambda: now + timedelta(seconds=seconds))
+        body, header = at.signed(event, SECRETS[:1])
+        answer = await selling.browser.post(PATH, content=body, headers={"stripe-signature": header})
+        return answer.status_code, answer.json().get("code", "")
+
+    for seconds in (-TOLERANCE_S - 30, -86_400, TOLERANCE_S + 30):
+        assert await sent(seconds) == (400, "invalid_signature")
+    assert await selling.kept(event) is None
+    assert counts.notices == {"refused": 3}
+    assert await sent(-TOLERANCE_S + 30) == (200, "")
+    shown = "".join(page(selling.distribu, None))
+    assert 'distribu_payment_notices_total{outcome="refused"} 3\n' in shown
+
+
+async def test_two_secrets_hold_while_one_is_replaced_and_the_retired_one_no_longer(
+    selling: Selling,
+) -> None:
+    await selling.buy()
+    new, old = SECRETS
+    first, second, third = selling.stub.stripe.events[-3:]
+    answers = [await selling.posted(first, old), await selling.posted(second, new, old)]
+    assert [one.status_code for one in answers] == [200, 200]
+    retired = StripePayments(Secret(KEY), [Secret(new)], PRICES, base_url=selling.stub.stripe.pages)
+    later = Distribu(replace(selling.distribu.ports, payments=retired))
+    async with listening(later, "127.0.0.1", 0) as url, httpx.AsyncClient(base_url=url) as client:
+        for event in (first, third):  # known or not
+            body, header = selling.stub.stripe.signed(event, [old])
+            no = await client.post(PATH, content=body, headers={"stripe-signature": header})
+            assert (no.status_code, no.json()["code"]) == (400, "invalid_signature")
+        assert await selling.kept(third) is None
+        assert later.counts.notices == {"refused": 2}
+        body, header = selling.stub.stripe.signed(third, [old, new])  # as Stripe does for a day
+        yes = await client.post(PATH, content=body, headers={"stripe-signature": header})
+        assert yes.status_code == 200
+    await retired.close()
+
+
 @pytest.mark.parametrize("how", [{"after": 20.0}, {"status": 503}, {"status": 429}, {"cut": True}])
 async def test_while_stripe_is_away_nothing_waits_long_and_nothing_is_lost(
     selling: Selling, how: dict[str, Any]
@@ -167,6 +214,54 @@ async def test_no_transaction_is_held_while_stripe_thinks(selling: Selling) -> N
     assert rows[0][0] == 0
     assert (await slow).status_code == 200
     assert len(selling.stub.asked) >= asked
+
+
+async def test_what_failed_is_replayed_by_a_super_admin_and_from_the_command_line(
+    selling: Selling, settings: Settings, tmp_path: Path
+) -> None:
+    """A key that opens nothing: both notices fail, and what the OWNER bought is there once it is right."""
+    await selling.buy()
+    by_type = {one["type"]: one for one in selling.stub.stripe.events}
+    paid, created = by_type["invoice.paid"], by_type["customer.subscription.created"]
+    selling.stub.next = [Next(status=401, body='{"error": {"code": "api_key_invalid"}}')] * 3
+    for event in (paid, created):
+        assert (await selling.posted(event)).status_code == 503
+    admin = await people.staff(selling.shop, None, super_admin=True)
+    cookie = Sessions(selling.distribu, KEYS, production=False).begun(admin.session, None).partition(";")[0]
+    headers = {"cookie": cookie, "sec-fetch-site": "same-origin"}
+    async with httpx.AsyncClient(base_url=selling.url, headers=headers) as browser:
+        listed = (await browser.get("/api/admin/billing/events?failed=true")).json()["data"]
+        shown = {one["ref"]: (one["status"], one["error"]) for one in listed}
+        assert shown[paid["id"]] == shown[created["id"]] == ("FAILED", "Stripe answered 401 api_key_invalid")
+        again = {"ref": paid["id"]}
+        failed = await browser.post(REPLAY, json=again)
+        assert (failed.status_code, failed.json()["code"]) == (503, "payments_away")
+        replayed = await browser.post(REPLAY, json=again)
+        assert (replayed.status_code, replayed.json()["data"]["status"]) == (200, "APPLIED")
+    refused = await selling.browser.post(REPLAY, json=again)
+    assert refused.status_code == 403, "an OWNER is none who runs the platform"
+    prices = {f"stripe_price_{plan}_{every}": refs[0] for (plan, every), refs in PRICES.items()}
+    given: dict[str, Any] = {
+        "database_url": settings.database_url,
+        "queue_database_url": settings.queue_database_url,
+        "stripe_key": KEY,
+        "stripe_webhook_secrets": SECRETS[0],
+        "stripe_api_base": selling.stub.stripe.pages,
+        **prices,
+    }
+    program = Program(tmp_path, **{f"DISTRIBU_{name.upper()}": value for name, value in given.items()})
+
+    async def ran(*words: str) -> Any:
+        done = await asyncio.to_thread(program.run, "billing", *words, "--json")
+        assert (done.code, done.err) == (0, "")
+        return json.loads(done.out)
+
+    assert created["id"] in [one["ref"] for one in (await ran("events", "--failed"))["data"]]
+    for _ in "ab":
+        assert (await ran("replay", created["id"]))["status"] == "APPLIED"
+    assert not {paid["id"], created["id"]} & {one["ref"] for one in (await ran("events", "--failed"))["data"]}
+    actions = [one.action for one in await log_of(selling.shop)]
+    assert (actions.count("invoice.paid"), actions.count("subscription.updated")) == (1, 1)
 
 
 async def test_where_nothing_is_sold_there_is_no_such_door(distribu: Distribu) -> None:

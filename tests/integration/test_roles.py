@@ -230,14 +230,19 @@ class TestPrivileges:
             for table, kinds in schema.QUEUE_TABLES.items()
         }
         assert self.held(root, "distribu_queue") == wanted | {"alembic_version": {"SELECT"}}
-        columns = root.execute(
-            """
-            SELECT attname FROM pg_attribute
-            WHERE attrelid = 'distribu.sessions'::regclass AND attnum > 0
-              AND has_column_privilege('distribu_queue', attrelid, attnum, 'UPDATE')
-            """
-        ).fetchall()
-        assert {name for (name,) in columns} == {"seen_at", "ip"}
+        for table, of_the_machine in (
+            ("sessions", {"seen_at", "ip"}),
+            ("stripe_events", {"tries", "due_at"}),
+        ):
+            columns = root.execute(
+                """
+                SELECT attname FROM pg_attribute
+                WHERE attrelid = %s::regclass AND attnum > 0
+                  AND has_column_privilege('distribu_queue', attrelid, attnum, 'UPDATE')
+                """,
+                [f"distribu.{table}"],
+            ).fetchall()
+            assert {name for (name,) in columns} == of_the_machine
 
     async def test_the_queue_is_refused_what_it_has_no_business_with(self, house: Settings) -> None:
         with psycopg.connect(house.queue_database_url or "", autocommit=True) as connection:

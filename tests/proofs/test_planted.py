@@ -841,6 +841,67 @@ MISTAKES = (
         TWINS,
         "catches_up_once",
     ),
+    # what Stripe tells us
+    Mistake(
+        "what is kept counts as taken into account",
+        (
+            Change(
+                f"{APPLICATION}/notices.py",
+                "return notice is not None and notice.done, turn",
+                "return notice is not None, turn",
+            ),
+        ),
+        USES,
+        "comes_again or ever_more_seldom",
+    ),
+    Mistake(
+        "the last answer of Stripe counts, however old",
+        (
+            Change(
+                f"{APPLICATION}/notices.py",
+                "        if turn != self.turn:\n            return False\n",
+                "",
+            ),
+        ),
+        USES,
+        "older_answer",
+    ),
+    Mistake(
+        "one invoice is paid as often as Stripe tells of it",
+        (
+            Change(
+                f"{APPLICATION}/notices.py",
+                "and await work.notices.paid(told.invoice_ref)",
+                "and False",
+            ),
+        ),
+        USES,
+        "two_events_of_one_invoice",
+    ),
+    Mistake(
+        "all that waits is asked for while Stripe is away",
+        (
+            Change(
+                f"{APPLICATION}/notices.py",
+                "if not through:",
+                "if not due:",
+            ),
+        ),
+        USES,
+        "a_few_are_asked_for",
+    ),
+    Mistake(
+        "what Stripe told us is tried again without an end",
+        (
+            Change(
+                f"{ADAPTERS}/postgres/queue.py",
+                "(%(waits)s::interval[])[tries + 2]",
+                "(%(waits)s::interval[])[2]",
+            ),
+        ),
+        REAL,
+        "stripe_told",
+    ),
 )
 
 

@@ -19,9 +19,9 @@ HEADERS = (*ALWAYS, (b"content-security-policy", PAGE_POLICY))
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """An ASGI application on a free port of this machine; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+async def served(app: Any, port: int = 0) -> AsyncIterator[str]:
+    """An ASGI application on a port of this machine, by default a free one; its URL."""
+    listener = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # they are the runner's

@@ -6,7 +6,9 @@ the newer, whatever any clock says.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -14,11 +16,18 @@ from msgspec import Meta
 
 from distribu.application import billing, fields, letters
 from distribu.application.finders import KeptNotice
-from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
+from distribu.application.kernel import Command, Distribu, Outside, Process, Query, Reads, Work
 from distribu.application.payments import NOTICE_MAX, REF_MAX
 from distribu.application.platform import NoteUse
-from distribu.application.ports import Bought, PaymentNotice, Payments, PaymentsAway, PaymentsRefused
-from distribu.domain.access import Permission
+from distribu.application.ports import (
+    Bought,
+    DueNotice,
+    PaymentNotice,
+    Payments,
+    PaymentsAway,
+    PaymentsRefused,
+)
+from distribu.domain.access import Actor, Permission
 from distribu.domain.accounts import REALM
 from distribu.domain.errors import Busy, NotFound, Refused
 from distribu.domain.notices import (
@@ -32,11 +41,23 @@ from distribu.domain.notices import (
 )
 from distribu.domain.values import CompanyId
 
+log: Final = logging.getLogger("distribu.payments")
+
 ASKING_S: Final = 9.0
 """How long Stripe is asked in all, for one notice: whoever sends it is answered within ten seconds."""
 
 TURNS: Final = 8
 """How often Stripe is asked again because something else was applied meanwhile."""
+
+RETRIES: Final = tuple(timedelta(minutes=wait) for wait in (1, 5, 30, 120, 360, 720, 1_440, 1_440))
+"""What is put off is tried again after the first of these, and after each of the others once more: for three
+days in all, as long as Stripe sends it again by itself. Then it is left to those who run the platform."""
+
+RETRYING_S: Final = 180.0
+"""After so long a run of the job that tries again takes nothing more: it is over in four minutes."""
+
+AT_ONCE: Final = 8
+"""How many are tried again at once. When none of them gets through, no more is asked of Stripe."""
 
 _Ref = Annotated[str, Meta(min_length=1, max_length=REF_MAX)]
 _Error = Annotated[str, Meta(max_length=500)]
@@ -97,7 +118,11 @@ async def hear(outside: Outside, body: bytes, signature: str | None) -> NoticeSt
     it is to be sent again.
     """
     notice = _payments(outside).read(body, signature, now=outside.clock.now())
-    return await _see_to(outside, _told(notice), notice.company_id)
+    return await _see_to(outside, _told(notice), notice.company_id, until_s=_asking(outside))
+
+
+def _asking(outside: Outside) -> float:
+    return outside.clock.elapsed() + ASKING_S
 
 
 def _payments(outside: Outside) -> Payments:
@@ -125,31 +150,36 @@ class HearNotice(Process[NoticeStatus], frozen=True, kw_only=True):
         return await hear(outside, self.body, self.signature)
 
 
-async def _see_to(outside: Outside, told: Told, hint: CompanyId | None) -> NoticeStatus:
+async def _see_to(
+    outside: Outside, told: Told, hint: CompanyId | None, *, until_s: float, last: bool = False
+) -> NoticeStatus:
+    """Take a notice into account, or keep it to be tried again: as FAILED if this was the ``last`` time.
+
+    ``until_s`` is when Stripe has been asked for long enough (by `Clock.elapsed`). Raises `Busy`
+    (payments_away, busy).
+    """
     company_id = await _company_of(outside, told, hint)
     if company_id is None or told.type not in HEEDED:
-        keep = KeepNotice(told=told, status=NoticeStatus.IGNORED)
-        return await outside.inside(company_id or REALM, keep, system=True)
+        ignored = KeepNotice(told=told, status=NoticeStatus.IGNORED)
+        return await outside.inside(company_id or REALM, ignored, system=True)
+    wait_s = billing.AWAY_S
     try:
-        return await _take(outside, told, company_id)
+        return await _take(outside, told, company_id, until_s)
     except PaymentsAway as away:
-        keep = KeepNotice(told=told, status=NoticeStatus.WAITING, error=str(away)[:500])
-        status = await outside.inside(company_id, keep, system=True)
-        if status is NoticeStatus.APPLIED:  # somebody else got through
-            return status
-        raise Busy("payments_away", retry_after_s=away.retry_after_s or billing.AWAY_S) from None
+        status, error = NoticeStatus.FAILED if last else NoticeStatus.WAITING, str(away)
+        wait_s = away.retry_after_s or wait_s
     except PaymentsRefused as refused:
-        error = str(refused)[:500]
+        status, error = NoticeStatus.FAILED, str(refused)
     except Refused:
         raise
     except Exception as mistake:
-        keep = KeepNotice(told=told, status=NoticeStatus.FAILED, error=type(mistake).__name__)
-        await outside.inside(company_id, keep, system=True)
+        failed = KeepNotice(told=told, status=NoticeStatus.FAILED, error=type(mistake).__name__)
+        await outside.inside(company_id, failed, system=True)
         raise
-    keep = KeepNotice(told=told, status=NoticeStatus.FAILED, error=error)
-    if await outside.inside(company_id, keep, system=True) is NoticeStatus.APPLIED:
-        return NoticeStatus.APPLIED
-    raise Busy("payments_away", retry_after_s=billing.AWAY_S)
+    kept = KeepNotice(told=told, status=status, error=error[:500], wait_s=wait_s)
+    if await outside.inside(company_id, kept, system=True) is NoticeStatus.APPLIED:
+        return NoticeStatus.APPLIED  # somebody else got through
+    raise Busy("payments_away", retry_after_s=wait_s)
 
 
 async def _company_of(outside: Outside, told: Told, hint: CompanyId | None) -> CompanyId | None:
@@ -178,12 +208,11 @@ class FindPayer(Query[CompanyId | None], frozen=True, kw_only=True):
         return found
 
 
-async def _take(outside: Outside, told: Told, company_id: CompanyId) -> NoticeStatus:
+async def _take(outside: Outside, told: Told, company_id: CompanyId, until_s: float) -> NoticeStatus:
     """Ask how it stands and apply that, until nothing else was applied in between.
 
     Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so.
     """
-    began = outside.clock.elapsed()
     for _ in range(TURNS):
         done, turn, known = await outside.inside(
             company_id, FindTurn(notice_id=notice_id(told.ref)), system=True
@@ -192,8 +221,7 @@ async def _take(outside: Outside, told: Told, company_id: CompanyId) -> NoticeSt
             return NoticeStatus.APPLIED
         ref = told.subscription_ref or (known if told.type == PAYER_DELETED else None)
         as_of = outside.clock.now()
-        left = ASKING_S - (outside.clock.elapsed() - began)
-        bought = None if ref is None else await _asked(_payments(outside).subscription(ref), left)
+        bought = None if ref is None else await _asked(outside, ref, until_s)
         said = None if bought is None else _said(bought, as_of)
         take = TakeNotice(told=told, said=said, turn=turn)
         if await outside.inside(company_id, take, system=True):
@@ -201,11 +229,11 @@ async def _take(outside: Outside, told: Told, company_id: CompanyId) -> NoticeSt
     raise Busy("busy", retry_after_s=1)
 
 
-async def _asked(answer: Coroutine[Any, Any, Bought | None], left_s: float) -> Bought | None:
-    """What Stripe answers in the seconds that are left. Raises `PaymentsAway`, also when none are."""
+async def _asked(outside: Outside, ref: str, until_s: float) -> Bought | None:
+    """How a subscription is, as Stripe answers until then. Raises `PaymentsAway`, also when that is over."""
     try:
-        async with asyncio.timeout(max(left_s, 0)):
-            return await answer
+        async with asyncio.timeout(max(until_s - outside.clock.elapsed(), 0)):
+            return await _payments(outside).subscription(ref)
     except TimeoutError:
         raise PaymentsAway("Stripe did not answer in time") from None
 
@@ -302,7 +330,10 @@ class TakeNotice(Command[bool], frozen=True, kw_only=True):
 
 
 class KeepNotice(Command[NoticeStatus], frozen=True, kw_only=True):
-    """Keep a notice that nothing follows from now. Returns how it stands: APPLIED stays so."""
+    """Keep a notice that nothing follows from now. Returns how it stands: APPLIED stays so.
+
+    It is tried again in ``wait_s`` seconds, or in those of the first of `RETRIES` if they are more.
+    """
 
     needs = None
     internal = True
@@ -310,6 +341,7 @@ class KeepNotice(Command[NoticeStatus], frozen=True, kw_only=True):
     told: Told
     status: NoticeStatus
     error: _Error = ""
+    wait_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
 
     async def run(self, work: Work) -> NoticeStatus:
         kept = await work.notices.get(notice_id(self.told.ref))
@@ -319,10 +351,68 @@ class KeepNotice(Command[NoticeStatus], frozen=True, kw_only=True):
         if self.status is NoticeStatus.IGNORED:
             after = before.ignore(at=work.now)
         else:
-            after = before.put_off(self.status, self.error, at=work.now)
+            due_at = work.now + max(RETRIES[0], timedelta(seconds=self.wait_s))
+            after = before.put_off(self.status, self.error, due_at=due_at, at=work.now)
         if after is not before:
             work.save(after)
         return after.status
+
+
+# --- trying again ----------------------------------------------------------------------------
+
+
+class RetryNotice(Process[NoticeStatus], frozen=True, kw_only=True):
+    """Try one again that was put off, perhaps for the ``last`` time. Raises `Busy` (payments_away, busy)."""
+
+    needs = None
+    internal = True
+
+    company_id: fields.CompanyId
+    notice_id: fields.Uuid
+    last: bool
+
+    async def run(self, outside: Outside) -> NoticeStatus:
+        kept = await outside.inside(self.company_id, FindNotice(notice_id=self.notice_id), system=True)
+        if kept is None:
+            raise NotFound("notice_not_found")
+        return await _see_to(outside, _again(kept), None, until_s=_asking(outside), last=self.last)
+
+
+async def retry_notices(distribu: Distribu) -> int:
+    """Try what Stripe told us again, where it could not be taken into account.
+
+    Returns how much of it now was. A mistake of ours keeps nobody else from theirs: it is raised at the end.
+    """
+    if distribu.ports.payments is None:
+        return 0
+    clock, queue = distribu.ports.clock, distribu.ports.queue
+    done, stumbled, until_s = 0, None, clock.elapsed() + RETRYING_S
+
+    async def retry(due: DueNotice) -> bool:
+        nonlocal stumbled
+        request = RetryNotice(company_id=due.company_id, notice_id=due.id, last=due.last)
+        outcome = "put_off"
+        try:
+            outcome = (await distribu.run(Actor.system(due.company_id), request)).lower()
+        except Busy:
+            return False
+        except Exception as mistake:
+            log.exception("notice %s of company %s stumbled", due.id, due.company_id)
+            stumbled = mistake
+            return False
+        finally:
+            distribu.counts.notices[outcome] += 1
+        return True
+
+    while clock.elapsed() < until_s:
+        due = await queue.claim_notices(limit=AT_ONCE, now=clock.now(), waits=RETRIES)
+        through = sum(await asyncio.gather(*map(retry, due)))
+        done += through
+        if not through:  # Stripe is away, or there are none
+            break
+    if stumbled is not None:
+        raise stumbled
+    return done
 
 
 # --- for those who run the platform ----------------------------------------------------------
@@ -371,16 +461,16 @@ class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
         kept = await outside.inside(company_id or REALM, FindNotice(notice_id=id), system=True)
         if kept is None:
             raise NotFound("notice_not_found")
-        told, hint = _again(kept), None
+        told, hint, until_s = _again(kept), None, _asking(outside)
         if company_id is None and kept.subscription_ref is not None:
             try:
-                bought = await _payments(outside).subscription(kept.subscription_ref)
+                bought = await _asked(outside, kept.subscription_ref, until_s)
             except PaymentsAway as away:
                 raise Busy("payments_away", retry_after_s=away.retry_after_s or billing.AWAY_S) from None
             except PaymentsRefused:
                 raise Refused("payments_refused") from None
             hint = bought.company_id if bought else None
-        status = kept.status if kept.done else await _see_to(outside, told, hint)
+        status = kept.status if kept.done else await _see_to(outside, told, hint, until_s=until_s)
         return KeptNotice(kept.company_id, kept.ref, kept.type, status, "", kept.created_at)
 
 

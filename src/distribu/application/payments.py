@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from distribu.domain.billing import Interval, Plan, SubscriptionStatus
 from distribu.domain.values import CompanyId
@@ -117,6 +117,14 @@ class PaymentNotice:
     subscription_ref: str | None = None
     company_id: CompanyId | None = None
     invoice: Invoiced | None = None
+
+
+class DueNotice(NamedTuple):
+    """One that is kept and is to be tried again; ``last`` when it is not tried after that."""
+
+    company_id: CompanyId
+    id: str
+    last: bool
 
 
 class Payments(Protocol):

@@ -37,6 +37,7 @@ from distribu.application.notary import (
 )
 from distribu.application.payments import (
     Bought as Bought,
+    DueNotice as DueNotice,
     Invoiced as Invoiced,
     Offer as Offer,
     PaymentNotice as PaymentNotice,
@@ -306,12 +307,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is still to be done, of all companies: relay events, make deliveries and mails, seal records."""
+    """What is still to be done, of all companies: relay events, make deliveries and mails, seal records, and
+    take into account what Stripe told us, given up or not."""
 
     events: Waiting
     deliveries: Waiting
     mails: Waiting
     records: Waiting
+    notices: Waiting
 
 
 class Queue(Protocol):
@@ -396,6 +399,16 @@ class Queue(Protocol):
 
         One that is written as over is none. With ``untold`` only those whose OWNER was not told yet that it
         ends in so many days, or in fewer.
+        """
+        ...
+
+    async def claim_notices(
+        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
+    ) -> Sequence[DueNotice]:
+        """What Stripe told us, was put off and is due, whatever the company's standing, longest due first.
+
+        Each counts as tried once more, and is due again after the wait at the place of that number in
+        ``waits``; after the last of them never.
         """
         ...
 

@@ -113,8 +113,10 @@ def notice_id(ref: str) -> str:
 class Notice(Entity):
     """One thing that Stripe told us. ``ref`` is its id there, ``type`` and the other refs are Stripe's too.
 
-    ``turn`` numbers what was applied to a company's subscription: whoever asked Stripe before the last turn
-    may have an older answer than what is known. What is of nobody we know is of the platform's realm.
+    While it is put off, it is tried again at ``due_at``: never when that is None. Once it is written
+    that is the machine's, as is ``tries``, how often it did. ``turn`` numbers what was applied to a
+    company's subscription: whoever asked Stripe before the last turn may have an older answer than what is
+    known. What is of nobody we know is of the platform's realm.
     """
 
     ref: str
@@ -129,6 +131,8 @@ class Notice(Entity):
     status: NoticeStatus
     turn: int | None = None
     error: str = ""
+    tries: int = 0
+    due_at: datetime | None = None
 
     @classmethod
     def heard(
@@ -187,9 +191,10 @@ class Notice(Entity):
         event = NoticeIgnored(ref=self.ref, type=self.type)
         return self._after(event, at=at, status=NoticeStatus.IGNORED, error="")
 
-    def put_off(self, status: NoticeStatus, error: str, *, at: datetime) -> Self:
+    def put_off(self, status: NoticeStatus, error: str, *, due_at: datetime, at: datetime) -> Self:
         """Keep it to be tried again; itself when it is kept for this reason, or was applied."""
         if self.done or (self.version and (self.status, self.error) == (status, error)):
             return self
         event = NoticePutOff(ref=self.ref, type=self.type, error=error)
-        return self._after(event, at=at, status=status, error=error)
+        due = self.due_at if self.tries else self.due_at or due_at
+        return self._after(event, at=at, status=status, error=error, due_at=due)

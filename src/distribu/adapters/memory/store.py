@@ -47,6 +47,7 @@ from distribu.application.ports import (
     Backlog,
     Change,
     Clock,
+    DueNotice,
     MailParcel,
     MailStatus,
     Message,
@@ -70,6 +71,7 @@ from distribu.domain.contacts import Contact
 from distribu.domain.customers import Customer, CustomerStatus, PriceOverride
 from distribu.domain.entity import Entity, Numbered
 from distribu.domain.errors import Bug, Busy, Conflict, NotFound, Refused
+from distribu.domain.notices import Notice, NoticeStatus
 from distribu.domain.ordering import FIRST_NUMBER, Order, OrderStatus, Payment, PaymentRecorded
 from distribu.domain.team import Company, Invitation, Membership
 from distribu.domain.values import (
@@ -504,7 +506,8 @@ class MemoryStore:
             for record in shelf.records
             if record.id not in self.seals[company_id].rows
         ]
-        return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records)))
+        notices = [it.due_at for it in self._put_off()]
+        return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records, notices)))
 
     async def trials(
         self, *, ends_by: datetime, untold: int | None = None, after: str, limit: int
@@ -521,6 +524,29 @@ class MemoryStore:
             and self._is_open(company_id)
         )
         return sorted(found)[:limit]
+
+    def _put_off(self) -> list[Notice]:
+        """What Stripe told of whomever and is still to be taken into account."""
+        return [
+            it
+            for shelf in self.shelves.values()
+            for it in shelf.entities[Notice].values()
+            if it.status in (NoticeStatus.WAITING, NoticeStatus.FAILED)
+        ]
+
+    async def claim_notices(
+        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
+    ) -> Sequence[DueNotice]:
+        due = [it for it in self._put_off() if it.due_at is not None and it.due_at <= now]
+        due.sort(key=lambda it: (it.due_at, it.id))
+        claimed = []
+        for it in due[:limit]:
+            following = waits[it.tries + 1] if it.tries + 1 < len(waits) else None
+            due_at = None if following is None else now + following
+            row = replace(it, tries=it.tries + 1, due_at=due_at)
+            self.shelves[it.company_id].entities[Notice][it.id] = row
+            claimed.append(DueNotice(it.company_id, it.id, due_at is None))
+        return claimed
 
     async def purge(self, *, now: datetime) -> int:
         gone = 0

@@ -18,6 +18,7 @@ from distribu.application.ports import (
     DELIVERIES_KEPT,
     REPLAY_BATCH,
     Backlog,
+    DueNotice,
     Entropy,
     MailParcel,
     MailStatus,
@@ -120,6 +121,19 @@ WHERE status = 'TRIALING' AND trial_ends_at <= %(by)s AND standing = 'OPEN'
     AND (%(untold)s::int IS NULL OR told IS NULL OR told > %(untold)s)
     AND (%(after)s::uuid IS NULL OR company_id > %(after)s)
 ORDER BY subscriptions.company_id LIMIT %(limit)s
+"""
+
+_CLAIM_NOTICES: Final = """
+WITH chosen AS (
+    SELECT company_id, id FROM distribu.stripe_events
+    WHERE status IN ('WAITING', 'FAILED') AND due_at <= %(now)s
+    ORDER BY due_at, id LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE distribu.stripe_events AS notices
+SET tries = tries + 1, due_at = %(now)s + (%(waits)s::interval[])[tries + 2]
+FROM chosen WHERE notices.company_id = chosen.company_id AND notices.id = chosen.id
+RETURNING notices.company_id::text, notices.id::text, notices.due_at IS NULL
 """
 
 # Leaps from webhook to webhook through the index of what is pending: how much it is costs nothing.
@@ -253,6 +267,11 @@ SELECT (
     SELECT min(records.at) FROM ({OLDEST_UNSEALED}) AS oldest
     JOIN distribu.records ON records.company_id = oldest.company_id AND records.id = oldest.record_id
 )
+UNION ALL
+SELECT count(*), min(due_at) FROM (
+    SELECT due_at FROM distribu.stripe_events
+    WHERE status IN ('WAITING', 'FAILED') ORDER BY due_at LIMIT %(most)s
+) AS notices
 """  # noqa: S608  # of four texts of ours
 
 
@@ -453,10 +472,9 @@ class PostgresQueue:
     async def backlog(self, *, now: datetime) -> Backlog:
         async with self.pool.connection() as connection:
             rows = await (await connection.execute(_BACKLOG, {"most": BACKLOG_MAX})).fetchall()
-        events, deliveries, mails, records = (
-            Waiting(count, max(0.0, (now - (first or now)).total_seconds())) for count, first in rows
+        return Backlog(
+            *(Waiting(count, max(0.0, (now - (first or now)).total_seconds())) for count, first in rows)
         )
-        return Backlog(events, deliveries, mails, records)
 
     async def reseal(self, anew: Callable[[str], str | None], *, after: str, limit: int) -> tuple[int, str]:
         changed = 0
@@ -476,6 +494,14 @@ class PostgresQueue:
         async with self.pool.connection() as connection:
             rows = await (await connection.execute(_TRIALS, given)).fetchall()
         return [company_id for (company_id,) in rows]
+
+    async def claim_notices(
+        self, *, limit: int, now: datetime, waits: Sequence[timedelta]
+    ) -> Sequence[DueNotice]:
+        given = {"limit": limit, "now": now, "waits": [*waits]}
+        async with self.pool.connection() as connection:
+            rows = await (await connection.execute(_CLAIM_NOTICES, given)).fetchall()
+        return [DueNotice(*row) for row in rows]
 
     async def purge(self, *, now: datetime) -> int:
         return await forget(self.pool, now=now, kept=self._kept)

@@ -124,12 +124,22 @@ stripe_events = _entity(
     Column("status", _text(10), nullable=False),
     Column("turn", sa.Integer),
     Column("error", _text(500), nullable=False),
+    # The machine's: how often it was tried again, and when it is next.
+    Column("tries", sa.Integer, nullable=False),
+    Column("due_at", _Time),
     # What was applied to a company's subscription, one after the other.
     UniqueConstraint("company_id", "turn", name="stripe_events_turn"),
 )
 Index("stripe_events_invoice", stripe_events.c.company_id, stripe_events.c.invoice_ref)
 Index("stripe_events_id", stripe_events.c.id)
 Index("stripe_events_age", stripe_events.c.created_at)
+Index(
+    "stripe_events_due",
+    stripe_events.c.due_at,
+    postgresql_where=stripe_events.c.status.in_(
+        [sa.literal_column("'WAITING'"), sa.literal_column("'FAILED'")]
+    ),
+)
 Index("subscriptions_payer", subscriptions.c.customer_ref)
 
 products = _entity(
@@ -702,6 +712,7 @@ QUEUE_TABLES: Final[Mapping[str, str]] = {
     "seal_heads": "SELECT, INSERT",
     "seal_tips": "SELECT, INSERT, UPDATE",
     "jobs": "SELECT, INSERT, UPDATE",
+    "stripe_events": "SELECT (company_id, id, status, tries, due_at), UPDATE (tries, due_at)",
     "subscriptions": "SELECT (company_id, status, trial_ends_at, told)",
 }
 """All that the queue's role can reach, of every company: no entity can be changed from there."""

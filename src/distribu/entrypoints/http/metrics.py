@@ -135,11 +135,12 @@ def page(distribu: Distribu, backlog: Backlog | None) -> Iterator[str]:
         "deliveries": backlog.deliveries,
         "mails": backlog.mails,
         "records": backlog.records,
+        "notices": backlog.notices,
     }
     yield from _metric(
         "waiting",
         "gauge",
-        "What is still to be relayed, delivered, mailed or sealed, of all companies; 10000 is that or more.",
+        "What is still to be relayed, delivered, mailed, sealed or heard of; 10000 is that or more.",
         _by("what", {name: one.count for name, one in waiting.items()}),
     )
     yield from _metric(

@@ -82,7 +82,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 
-class _Next(msgspec.Struct, forbid_unknown_fields=True):
+class Next(msgspec.Struct, forbid_unknown_fields=True):
     """How the next requests are answered."""
 
     times: int = 1
@@ -134,7 +134,7 @@ class StripeStub:
         self.testable = testable
         self.sent: list[Json] = []
         self.asked: list[Json] = []
-        self.next: list[_Next] = []
+        self.next: list[Next] = []
         self._key = key
         self._headers = {name.decode(): value.decode() for name, value in headers}
         self._told: set[str] = set()
@@ -398,7 +398,7 @@ class StripeStub:
                     await self.deliver(asked.events, times=asked.times, at_once=asked.at_the_same_time)
                 )
             case ["next"]:
-                behave = msgspec.json.decode(body, type=_Next)
+                behave = msgspec.json.decode(body, type=Next)
                 self.next = [behave] * min(behave.times, KEPT)
                 return _json({})
             case ["subscriptions", id]:

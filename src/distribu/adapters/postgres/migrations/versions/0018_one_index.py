@@ -1,7 +1,7 @@
 """What looks a delivery up by its key has one index that could serve, whatever was counted.
 
 Revision ID: 0018
-Revises: 0015
+Revises: 0017
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0018"
-down_revision = "0015"
+down_revision = "0017"
 
 
 def upgrade() -> None:
