@@ -32,10 +32,6 @@ MAILS: Final = 8
 GATHER_S: Final = 0.02
 """How long a worker lets others come before it asks for more: one question for many, and not for each."""
 
-SWARM: Final = 16
-"""Deliveries that set out before it is looked who has answered: or all would come back at once, and wait
-together for the next claim."""
-
 CLAIM_S: Final = 60.0
 RELAY_BATCH: Final = 500
 SEAL_EVERY_S: Final = 1.0
@@ -203,19 +199,15 @@ class Worker:
             claim_s=CLAIM_S,
         )
         self._turn += 1
+        self._asked += len(parcels)
+        self._enough, self._awaited = self._asked // 2, len(parcels)
         for parcel in parcels:
             then.take(parcel)
             self._places.take(parcel)
-        more = len(self._flying) + len(parcels) >= self.concurrency or any(map(then.full, parcels))
-        self._asked += len(parcels)
-        self._enough, self._awaited = self._asked // 2, len(parcels)
-        for n, parcel in enumerate(parcels, 1):
             task = asyncio.create_task(self._deliver(parcel, self._turn))
             self._flying.add(task)
             task.add_done_callback(self._landed)
-            if n % SWARM == 0:
-                await asyncio.sleep(0)
-        return more
+        return len(self._flying) >= self.concurrency or any(map(then.full, parcels))
 
     async def _mail(self) -> bool:
         ports = self.distribu.ports

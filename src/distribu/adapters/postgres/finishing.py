@@ -59,8 +59,8 @@ AWAY_S: Final = 20.0
 
 AGAIN_S: Final = 0.5
 
-GATHER_S: Final = 0.005
-"""How long the first of a batch waits for others: they come in swarms, as their deliveries went out."""
+GATHER_S: Final = 0.01
+"""How long a batch that is not full waits for others: they come in swarms, as their deliveries went out."""
 
 
 class _Try(msgspec.Struct):
@@ -143,8 +143,10 @@ class AttemptStore:
 
     async def _store_finished(self) -> None:
         try:
-            await asyncio.sleep(GATHER_S)
-            while batch := self._finished[:FINISH_BATCH]:
+            while self._finished:
+                if len(self._finished) < FINISH_BATCH:
+                    await asyncio.sleep(GATHER_S)
+                batch = self._finished[:FINISH_BATCH]
                 del self._finished[:FINISH_BATCH]
                 try:
                     await self._store(batch)
