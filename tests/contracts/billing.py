@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from distribu.application.contacts import KeepRegistration
 from distribu.application.customers import EditCustomer
 from distribu.application.ordering import ListOrders, MoveOrder
 from distribu.application.platform import PutPlan, SetPlan, TakeSeat
-from distribu.application.ports import Scope
+from distribu.application.ports import Clock, Scope
 from distribu.application.team import InviteMember, RevokeInvitation, TakePlace
 from distribu.domain.access import Permission
 from distribu.domain.accounts import REALM, Link
@@ -34,6 +34,20 @@ from distribu.domain.values import CompanyId, Secret
 from tests.contracts.asking import contact_of, everything, log_of, refused
 
 AT_ONCE: Final = 20
+
+
+@dataclass
+class Ahead:
+    """The clock of another server, which is ahead of the one here."""
+
+    clock: Clock
+    by: timedelta
+
+    def now(self) -> datetime:
+        return self.clock.now() + self.by
+
+    def elapsed(self) -> float:
+        return self.clock.elapsed()
 
 
 def selling(shop: Shop) -> Distribu:
@@ -251,6 +265,21 @@ class BillingUseCases:
         assert (await standing(shop)).uses.orders_a_month.used == 0
         await shop.order(customer, (product, 1))
         assert (await standing(shop)).uses.orders_a_month.used == 1
+
+    async def test_a_month_does_not_begin_again_where_clocks_differ(self, shop: Harness) -> None:
+        """Two servers, one of which is already in the next month: it ends the month for both."""
+        await on_plan(shop, Plan.STARTER)
+        customer, product = await shop.customer(), await shop.product(stock=1_000)
+        ahead = Shop(shop.distribu, shop.company)
+        ports = shop.distribu.ports
+        ahead.distribu = Distribu(replace(ports, clock=Ahead(ports.clock, timedelta(days=32))))
+        for _ in range(50):
+            await ahead.order(customer, (product, 1))
+            await shop.order(customer, (product, 1))
+        for server in (ahead, shop):
+            assert (await standing(server)).uses.orders_a_month.used == 100
+            async with refused(shop, "plan_limit", PaymentRequired):
+                await server.order(customer, (product, 1))
 
     async def test_a_refused_order_counts_nothing_and_takes_nothing(self, shop: Harness) -> None:
         take = await _orders(await on_plan(shop, Plan.STARTER))

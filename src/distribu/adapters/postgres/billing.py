@@ -21,7 +21,7 @@ def _count(table: sa.Table, *those: sa.ColumnElement[bool]) -> sa.ScalarSelect[i
 
 
 _orders = sa.select(sa.func.coalesce(sa.func.sum(_counter.made), 0)).where(
-    mine(schema.order_numbers), _counter.month == sa.bindparam("month", type_=_counter.month.type)
+    mine(schema.order_numbers), _counter.month >= sa.bindparam("month", type_=_counter.month.type)
 )
 _used = Statement(
     sa.select(
