@@ -19,19 +19,26 @@ from distribu.application.billing import (
     WarnOfTrialEnd,
 )
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
-from distribu.application.contacts import KeepRegistration
+from distribu.application.contacts import KeepRegistration, RegisterCustomer
 from distribu.application.customers import EditCustomer
 from distribu.application.ordering import ListOrders, MoveOrder
-from distribu.application.platform import PutPlan, SetPlan, TakeSeat
+from distribu.application.platform import SetPlan, TakeSeat
 from distribu.application.ports import Clock, Scope
-from distribu.application.team import InviteMember, RevokeInvitation, TakePlace
+from distribu.application.team import (
+    AcceptInvitation,
+    AcceptInvitationAs,
+    InviteMember,
+    RevokeInvitation,
+    TakePlace,
+)
 from distribu.domain.access import Permission
-from distribu.domain.accounts import REALM, Link
+from distribu.domain.accounts import REALM, Link, Purpose
 from distribu.domain.billing import Interval, Plan, SubscriptionStatus, month_of
 from distribu.domain.customers import CustomerStatus
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.values import CompanyId, Secret
-from tests.contracts.asking import contact_of, everything, log_of, refused
+from tests.contracts.asking import contact_of, each, everything, log_of, put_plan, refused
+from tests.contracts.visiting import PASSWORD, address, take, token_to, visitor
 
 AT_ONCE: Final = 20
 
@@ -62,12 +69,6 @@ async def on_trial(shop: Shop) -> Shop:
     trial = await Shop.open(selling(shop))
     await trial.sign_in(Role.OWNER)
     return trial
-
-
-async def on_plan(shop: Shop, plan: Plan) -> Shop:
-    """The company, on a plan."""
-    await shop.distribu.run(shop.actor, PutPlan(plan=plan))
-    return shop
 
 
 async def standing(shop: Shop) -> Any:
@@ -120,14 +121,15 @@ async def _customers(shop: Shop) -> Callable[[], Awaitable[Any]]:
     return shop.customer
 
 
-async def _registrations(shop: Shop) -> Callable[[], Awaitable[Any]]:
+async def _registrations(shop: Harness) -> Callable[[], Awaitable[Any]]:
+    """Each has registered, and follows the link that was mailed."""
     await _customers(shop)
-
-    def register() -> Awaitable[Any]:
-        email = f"new-{shop.distribu.ports.entropy.uuid()}@example.test"
-        return shop.distribu.run(shop.actor, KeepRegistration(name="New", email=email, password_hash="x"))
-
-    return register
+    links = []
+    for _ in range(AT_ONCE + 1):
+        email = address(shop)
+        await shop.execute(RegisterCustomer(name="New", email=email, password=PASSWORD), visitor(shop))
+        links.append(await token_to(shop, email))
+    return lambda: take(shop, Purpose.VERIFY, links.pop(), shop)
 
 
 def _invite(shop: Shop) -> Awaitable[Any]:
@@ -152,23 +154,46 @@ async def _members(shop: Shop) -> Callable[[], Awaitable[Any]]:
     return take
 
 
-async def _orders(shop: Shop) -> Callable[[], Awaitable[Any]]:
+async def _orders(shop: Shop, actor: Actor | None = None) -> Callable[[], Awaitable[Any]]:
     customer, product = await shop.customer(), await shop.product(stock=1_000)
-    buyer = contact_of(shop, customer)
     for _ in range(99):
         await shop.order(customer, (product, 1))
+    return lambda: shop.order(customer, (product, 1), actor=actor)
+
+
+async def _shopping(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    await _orders(shop)
+    customer, product = await shop.customer(), await shop.product(stock=1_000)
+    buyer = contact_of(shop, customer)
     return lambda: shop.order(customer, (product, 1), actor=buyer)
 
 
-LAST_PLACE: Final = {
+async def _approvals(shop: Shop) -> Callable[[], Awaitable[Any]]:
+    await _customers(shop)
+    waiting = []
+    for _ in range(AT_ONCE + 1):
+        it = await shop.customer()
+        waiting.append(it)
+        await shop.execute(EditCustomer(customer_id=it.id, status=CustomerStatus.PENDING))
+
+    def approve() -> Awaitable[Any]:
+        return shop.execute(EditCustomer(customer_id=waiting.pop().id, status=CustomerStatus.ACTIVE))
+
+    return approve
+
+
+LAST_PLACE: Final[dict[str, tuple[Callable[[Any], Awaitable[Any]], str, str]]] = {
     "products": (_products, "products", "50"),
     "customers": (_customers, "customers", "25"),
-    "registrations": (_registrations, "customers", "25"),
+    "approvals": (_approvals, "customers", "25"),
+    "registrations": (_registrations, "", ""),
     "invitations": (_invitations, "seats", "3"),
     "members": (_members, "seats", "3"),
     "orders": (_orders, "ordersAMonth", "100"),
+    "orders of contacts": (_shopping, "", ""),
 }
-"""What a STARTER has one place left for, and how it is taken."""
+"""What a STARTER has one place left for, and how it is taken; what it is called to whoever is of the company.
+"""
 
 
 class BillingUseCases:
@@ -179,17 +204,15 @@ class BillingUseCases:
     @pytest.mark.parametrize("what", LAST_PLACE)
     async def test_the_last_place_is_taken_once(self, shop: Harness, what: str) -> None:
         fill, limit, allowed = LAST_PLACE[what]
-        take = await fill(await on_plan(shop, Plan.STARTER))
+        await put_plan(shop, Plan.STARTER)
+        take = await fill(shop)
         ended = await outcomes(*(take() for _ in range(AT_ONCE)))
-        assert sorted(ended) == ["done", *["plan_limit"] * (AT_ONCE - 1)]
-        async with refused(shop, "plan_limit", PaymentRequired) as no:
+        code = "plan_limit" if limit else "not_accepting"
+        assert sorted(ended) == sorted(["done", *[code] * (AT_ONCE - 1)])
+        async with refused(shop, code) as no:
             await take()
-        assert no.refused.fields == {
-            "limit": limit,
-            "used": allowed,
-            "allowed": allowed,
-            "changeAt": "/account/billing",
-        }
+        told = {"limit": limit, "used": allowed, "allowed": allowed, "changeAt": "/account/billing"}
+        assert (type(no.refused), no.refused.fields) == ((PaymentRequired, told) if limit else (Refused, {}))
 
     async def test_nobody_is_counted_where_nothing_is_sold(self, shop: Harness) -> None:
         assert (await standing(shop)).status is SubscriptionStatus.UNLIMITED
@@ -200,7 +223,7 @@ class BillingUseCases:
         assert not await log_of(shop, "subscription")
 
     async def test_what_is_gone_leaves_its_place(self, shop: Harness) -> None:
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         products = [await shop.product() for _ in range(50)]
         customers = [await shop.customer() for _ in range(25)]
         invitations = [await _invite(shop) for _ in range(3)]
@@ -216,7 +239,7 @@ class BillingUseCases:
         await shop.execute(EditCustomer(customer_id=customers[1].id, name="Not asked"))
 
     async def test_an_invitation_holds_the_place_it_offers(self, shop: Harness) -> None:
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         await shop.sign_in(Role.OWNER)
         await shop.sign_in(Role.MEMBER)
         invitation, accept = await self._offered(shop)
@@ -226,14 +249,23 @@ class BillingUseCases:
         assert invitation
 
     async def test_an_invitation_is_not_accepted_into_a_team_that_is_too_large(self, shop: Harness) -> None:
-        await on_plan(shop, Plan.GROWTH)
+        await put_plan(shop, Plan.GROWTH)
         for role in (Role.OWNER, Role.MEMBER, Role.MEMBER):
             await shop.sign_in(role)
         _, accept = await self._offered(shop)
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         async with refused(shop, "plan_limit", PaymentRequired):
             await shop.distribu.run(shop.actor, accept)
-        await on_plan(shop, Plan.GROWTH)
+        token = shop.mail[-1].link.partition("#")[2]
+        asked = AcceptInvitation(token=token, full_name="New", password=PASSWORD)
+        other = await shop.stranger()
+        somebody = (await other.sign_in(Role.OWNER)).actor
+        invited = replace(somebody, label=shop.mail[-1].to)
+        for attempt in each(asked, AcceptInvitationAs(token=token)):
+            async with refused(shop, "not_accepting") as no:
+                await shop.execute(attempt, visitor() if attempt is asked else invited)
+            assert (type(no.refused), no.refused.fields) == (Refused, {}), "who is not in the team yet"
+        await put_plan(shop, Plan.GROWTH)
         await shop.distribu.run(shop.actor, accept)
 
     async def _offered(self, shop: Harness) -> tuple[Any, TakePlace]:
@@ -245,7 +277,7 @@ class BillingUseCases:
 
     async def test_a_month_of_orders_is_one_of_the_calendar(self, shop: Harness) -> None:
         """By when an order is made, not by when it is said to be placed; one that is cancelled was made."""
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         customer, product = await shop.customer(), await shop.product(stock=1_000)
         now = shop.clock.now()
         order = await shop.order(customer, (product, 1))
@@ -268,7 +300,7 @@ class BillingUseCases:
 
     async def test_a_month_does_not_begin_again_where_clocks_differ(self, shop: Harness) -> None:
         """Two servers, one of which is already in the next month: it ends the month for both."""
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         customer, product = await shop.customer(), await shop.product(stock=1_000)
         ahead = Shop(shop.distribu, shop.company)
         ports = shop.distribu.ports
@@ -282,7 +314,8 @@ class BillingUseCases:
                 await server.order(customer, (product, 1))
 
     async def test_a_refused_order_counts_nothing_and_takes_nothing(self, shop: Harness) -> None:
-        take = await _orders(await on_plan(shop, Plan.STARTER))
+        await put_plan(shop, Plan.STARTER)
+        take = await _orders(shop)
         await take()
         before = await everything(shop)
         async with refused(shop, "plan_limit", PaymentRequired):
@@ -290,7 +323,7 @@ class BillingUseCases:
         assert await everything(shop) == before
 
     async def test_a_smaller_plan_stops_only_what_is_new(self, shop: Harness) -> None:
-        await on_plan(shop, Plan.GROWTH)
+        await put_plan(shop, Plan.GROWTH)
         products = [await shop.product() for _ in range(51)]
         preview = await shop.execute(PreviewPlan(plan=Plan.STARTER))
         assert (preview.over, preview.uses.products.used, preview.uses.products.allowed) == (
@@ -299,7 +332,7 @@ class BillingUseCases:
             50,
         )
         assert (await shop.execute(PreviewPlan(plan=Plan.ENTERPRISE))).over == []
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         await shop.execute(EditProduct(product_id=products[0].id, name="New name"))
         await shop.execute(AdjustStock(product_id=products[0].id, quantity=5, reason=MoveReason.RECEIVED))
         async with refused(shop, "plan_limit", PaymentRequired) as no:
@@ -344,7 +377,6 @@ class BillingUseCases:
             trial.customer,
             lambda: _invite(trial),
             lambda: trial.order(customer, (product, 1)),
-            lambda: trial.order(customer, (product, 1), actor=contact_of(trial, customer)),
             lambda: trial.distribu.run(trial.actor, TakeSeat(user_id=user.id, role=Role.MEMBER)),
             lambda: trial.distribu.run(
                 trial.actor, KeepRegistration(name="New", email="new@example.test", password_hash="x")
@@ -354,6 +386,9 @@ class BillingUseCases:
             with pytest.raises(PaymentRequired) as no:
                 await new()
             assert (no.value.code, no.value.fields) == ("payment_required", {"changeAt": "/account/billing"})
+        async with refused(trial, "not_accepting") as closed:
+            await trial.order(customer, (product, 1), actor=contact_of(trial, customer))
+        assert (type(closed.refused), closed.refused.fields) == (Refused, {})
         assert await everything(trial) == before
         await trial.execute(MoveOrder(order_id=order.id, status=OrderStatus.CONFIRMED))
         await trial.execute(EditProduct(product_id=product.id, name="Other"))
@@ -503,7 +538,7 @@ class BillingUseCases:
             assert (await api.get("/billing")).status_code == 404
 
     async def test_over_http_it_is_a_402(self, shop: Harness) -> None:
-        await on_plan(shop, Plan.STARTER)
+        await put_plan(shop, Plan.STARTER)
         for _ in range(50):
             await shop.product()
         async with await shop.api() as api:

@@ -42,15 +42,16 @@ _Ref = Annotated[str, Meta(min_length=1, max_length=255)]
 # --- what it allows ----------------------------------------------------------------------------
 
 
-async def admit(work: Work, what: Counted, *, own: int = 0) -> None:
+async def admit(work: Work, what: Counted, *, own: int = 0, take: bool = True) -> None:
     """Let one more in. Raises `PaymentRequired`, and says what is used and allowed.
 
     Whoever takes the last place holds the subscription's row until it is written, so that the next one
-    counts it. ``own`` are places that are counted already and are those of whoever asks.
+    counts it; who does not ``take`` it only looks. ``own`` are places that are counted already and are those
+    of whoever asks.
     """
     if work.actor.customer_id is not None:
         raise Bug("a contact sees no subscription, and would have any number let in")
-    subscription = await work.subscriptions.current(at=work.now, lock=True)
+    subscription = await work.subscriptions.current(at=work.now, lock=take)
     # Counting takes a while where there are many: only for a plan that minds.
     minds = getattr(subscription.allowance, what) is not None
     used = getattr(await work.subscriptions.used(at=work.now), what) - own if minds else 0

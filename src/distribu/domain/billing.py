@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
 from distribu.domain.entity import Entity, Event, edited
-from distribu.domain.errors import PaymentRequired
+from distribu.domain.errors import PaymentRequired, Refused
 from distribu.domain.values import CompanyId
 
 
@@ -42,9 +42,9 @@ class SubscriptionStatus(StrEnum):
 class Counted(StrEnum):
     """What a plan counts, by the name of its number in `Allowance` and `Used`.
 
-    Products are those not archived, customers those not blocked; seats are members and the invitations
-    that are open. Orders are those made in a calendar month of UTC, whenever they were placed, cancelled
-    ones too.
+    Products are those not archived, customers those that may order (ACTIVE); seats are members and the
+    invitations that are open. Orders are those made in a calendar month of UTC, whenever they were placed,
+    cancelled ones too.
     """
 
     PRODUCTS = "products"
@@ -366,6 +366,12 @@ def _why(before: SubscriptionStatus, after: SubscriptionStatus | None) -> _Chang
 def unpaid() -> PaymentRequired:
     """What a company is told whose trial or subscription is over."""
     return PaymentRequired("payment_required", fields={"changeAt": CHANGE_AT})
+
+
+def not_accepting() -> Refused:
+    """What is said of either to whoever is not of the company: nothing of what it pays for, or how much it
+    has."""
+    return Refused("not_accepting")
 
 
 _WORDS: Final = {

@@ -26,7 +26,7 @@ _orders = sa.select(sa.func.coalesce(sa.func.sum(_counter.made), 0)).where(
 _used = Statement(
     sa.select(
         _count(schema.products, _product.archived_at.is_(None)),
-        _count(schema.customers, _customer.status != sa.literal_column(f"'{CustomerStatus.BLOCKED}'")),
+        _count(schema.customers, _customer.status == sa.literal_column(f"'{CustomerStatus.ACTIVE}'")),
         _count(schema.memberships, _member.removed_at.is_(None)),
         _count(schema.invitations, _invitation.accepted_at.is_(None), _invitation.revoked_at.is_(None)),
         _orders.scalar_subquery(),
