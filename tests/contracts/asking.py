@@ -48,7 +48,7 @@ async def invoiced(shop: Shop, ref: str) -> None:
         currency="USD",
     )
     turn = (await shop.distribu.run(shop.actor, FindTurn(notice_id=notice_id(ref))))[1]
-    assert await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=None, turn=turn))
+    assert await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=(), turn=turn))
 
 
 async def put_plan(shop: Shop, plan: Plan) -> None:

@@ -12,7 +12,6 @@ from distribu import Actor, ContactRole, Distribu, Harness, PaymentRequired, Ref
 from distribu.adapters.memory.stripe import MemoryPayments, PretendStripe
 from distribu.application.accounts import Found
 from distribu.application.billing import (
-    ApplySubscription,
     EndTrial,
     PreviewPlan,
     ReadSubscription,
@@ -21,6 +20,7 @@ from distribu.application.billing import (
 from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
 from distribu.application.contacts import KeepRegistration, RegisterCustomer
 from distribu.application.customers import EditCustomer
+from distribu.application.notices import FindTurn, Said, TakeNotice, Told
 from distribu.application.ordering import ListOrders, MoveOrder
 from distribu.application.platform import SetPlan, TakeSeat
 from distribu.application.ports import Clock, Scope
@@ -35,6 +35,7 @@ from distribu.domain.access import Permission
 from distribu.domain.accounts import REALM, Link, Purpose
 from distribu.domain.billing import Interval, Plan, SubscriptionStatus, month_of
 from distribu.domain.customers import CustomerStatus
+from distribu.domain.notices import notice_id
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.values import CompanyId, Secret
 from tests.contracts.asking import contact_of, each, everything, log_of, put_plan, refused
@@ -75,19 +76,49 @@ async def standing(shop: Shop) -> Any:
     return await shop.execute(ReadSubscription())
 
 
-def bought(shop: Harness, as_of: datetime, **more: Any) -> ApplySubscription:
+def bought(shop: Harness, **more: Any) -> Said:
     """What Stripe says of a subscription: by default that GROWTH is paid for this month."""
     given: dict[str, Any] = {
         "plan": Plan.GROWTH,
         "interval": Interval.MONTH,
         "status": SubscriptionStatus.ACTIVE,
+        "began_at": shop.clock.now(),
         "period_starts_at": datetime(2026, 1, 1, tzinfo=UTC),
         "period_ends_at": datetime(2036, 2, 1, tzinfo=UTC),
+        "trial_ends_at": None,
+        "cancels_at": None,
         "customer_ref": "cus_1",
         "subscription_ref": "sub_1",
-        "as_of": as_of,
     }
-    return ApplySubscription(**given | more)
+    return Said(**given | more)
+
+
+def telling(shop: Harness) -> Told:
+    """A notice that a subscription has changed."""
+    return Told(
+        ref=f"evt_{shop.distribu.ports.entropy.uuid()}",
+        type="customer.subscription.updated",
+        happened_at=shop.clock.now(),
+        customer_ref=None,
+        subscription_ref="sub_1",
+        invoice_ref=None,
+        invoice_number="",
+        amount=None,
+        currency="",
+    )
+
+
+async def turn_of(trial: Shop) -> int:
+    """The number of the last notice that was applied."""
+    return (await trial.distribu.run(trial.actor, FindTurn(notice_id=notice_id("evt_"))))[1]
+
+
+async def apply(shop: Harness, trial: Shop, *said: Said) -> bool:
+    """Apply what Stripe says now. Returns whether that changed anything."""
+    before = len(await log_of(trial, "subscription"))
+    taken = TakeNotice(told=telling(shop), said=said, turn=await turn_of(trial))
+    assert await trial.distribu.run(trial.actor, taken)
+    return len(await log_of(trial, "subscription")) > before
 
 
 async def mails_of(shop: Harness, trial: Shop) -> list[str]:
@@ -445,7 +476,7 @@ class BillingUseCases:
         trial = await on_trial(shop)
         shop.clock.advance(days=15)
         await trial.distribu.run(trial.actor, EndTrial())
-        assert await trial.distribu.run(trial.actor, bought(shop, shop.clock.now()))
+        assert await apply(shop, trial, bought(shop))
         it = await standing(trial)
         assert (it.plan, it.status, it.uses.products.allowed) == (Plan.GROWTH, SubscriptionStatus.ACTIVE, 500)
         customer, product = await trial.customer(), await trial.product()
@@ -453,32 +484,33 @@ class BillingUseCases:
 
     async def test_the_same_word_many_times_is_one_change(self, shop: Harness) -> None:
         trial = await on_trial(shop)
-        word = bought(shop, shop.clock.now(), status=SubscriptionStatus.PAST_DUE)
-        done = await asyncio.gather(*(trial.distribu.run(trial.actor, word) for _ in range(AT_ONCE)))
-        assert done.count(True) == 1
+        word = bought(shop, status=SubscriptionStatus.PAST_DUE)
+        assert [await apply(shop, trial, word) for _ in range(5)] == [True, *[False] * 4]
         assert len(await log_of(trial, "subscription.past_due")) == 1
         subjects = await mails_of(shop, trial)
         assert subjects.count(f"A payment for {trial.company.name} failed") == 1
 
-    async def test_an_older_word_undoes_nothing(self, shop: Harness) -> None:
+    async def test_an_older_word_undoes_nothing_also_when_the_newer_changed_nothing(
+        self, shop: Harness
+    ) -> None:
         trial = await on_trial(shop)
-        now = shop.clock.now()
-        run = trial.distribu.run
-        assert await run(trial.actor, bought(shop, now))
-        old = bought(shop, now - timedelta(seconds=1), status=SubscriptionStatus.CANCELED)
-        assert not await run(trial.actor, old)
-        other = bought(shop, now, status=SubscriptionStatus.CANCELED, subscription_ref="sub_0")
-        assert not await run(trial.actor, other), "another one that ended"
+        word = bought(shop)
+        assert await apply(shop, trial, word)
+        turn = await turn_of(trial)
+        old = bought(shop, status=SubscriptionStatus.CANCELED, began_at=word.began_at)
+        assert not await apply(shop, trial, word), "nothing new"
+        asked_before = TakeNotice(told=telling(shop), said=(old,), turn=turn)
+        assert not await trial.distribu.run(trial.actor, asked_before)
         assert (await standing(trial)).status is SubscriptionStatus.ACTIVE
-        assert await run(trial.actor, bought(shop, now, status=SubscriptionStatus.CANCELED))
+        other = bought(shop, status=SubscriptionStatus.CANCELED, subscription_ref="sub_0")
+        assert not await apply(shop, trial, other), "another one that ended"
+        assert await apply(shop, trial, old), "now it is the newest"
 
     async def test_paying_fails_recovers_and_ends(self, shop: Harness) -> None:
         trial = await on_trial(shop)
         customer, product = await trial.customer(), await trial.product()
-        run = trial.distribu.run
         for status in ("ACTIVE", "PAST_DUE", "ACTIVE", "CANCELED"):
-            word = bought(shop, shop.clock.now(), status=SubscriptionStatus(status))
-            assert await run(trial.actor, word)
+            assert await apply(shop, trial, bought(shop, status=SubscriptionStatus(status)))
             if status != "CANCELED":
                 await trial.order(customer, (product, 1))
             shop.clock.advance(minutes=1)
@@ -500,6 +532,26 @@ class BillingUseCases:
             f"The subscription of {name} is over",
         ]
         assert [one for one in await mails_of(shop, trial) if one in wanted] == wanted
+
+    @pytest.mark.parametrize("plan", [Plan.ENTERPRISE, Plan.UNLIMITED, Plan.STARTER])
+    async def test_what_an_operator_set_is_not_undone_by_what_was_bought_before(
+        self, shop: Harness, plan: Plan
+    ) -> None:
+        trial = await on_trial(shop)
+        first = bought(shop)
+        assert await apply(shop, trial, first)
+        await put_plan(trial, plan)
+        set_ = await standing(trial)
+        shop.clock.advance(days=31)
+        for status in ("ACTIVE", "PAST_DUE", "CANCELED"):
+            again = bought(shop, status=SubscriptionStatus(status), began_at=first.began_at)
+            assert not await apply(shop, trial, again)
+        sooner = bought(shop, subscription_ref="sub_0", began_at=first.began_at - timedelta(days=1))
+        assert not await apply(shop, trial, sooner)
+        assert await standing(trial) == set_
+        assert await apply(shop, trial, bought(shop, subscription_ref="sub_2")), "bought since"
+        assert (await standing(trial)).plan is Plan.GROWTH
+        assert not await apply(shop, trial, first), "still the one from before"
 
     # --- who may -------------------------------------------------------------------------------
 
