@@ -60,6 +60,9 @@ RETRYING_S: Final = 180.0
 AT_ONCE: Final = 8
 """How many are tried again at once. When none of them gets through, no more is asked of Stripe."""
 
+SAID_MAX: Final = 3
+"""A subscription that counts, a second one, and the one that a notice is about."""
+
 _Ref = Annotated[str, Meta(min_length=1, max_length=REF_MAX)]
 _Error = Annotated[str, Meta(max_length=500)]
 NOTICES_MAX: Final = 100
@@ -88,6 +91,9 @@ class Said(fields.Value, frozen=True, kw_only=True):
     def applied(self, to: Subscription, *, at: datetime) -> Subscription:
         """The subscription as it is after that."""
         return to.bought(**{name: getattr(self, name) for name in self.__struct_fields__}, at=at)
+
+
+AllSaid = Annotated[tuple[Said, ...], Meta(max_length=SAID_MAX)]
 
 
 class Told(fields.Value, frozen=True, kw_only=True):
@@ -138,10 +144,11 @@ async def hear(outside: Outside, body: bytes, signature: str | None) -> NoticeSt
     it is to be sent again.
     """
     notice = _payments(outside).read(body, signature, now=outside.clock.now())
-    return await _see_to(outside, _told(notice), notice.company_id, until_s=_asking(outside))
+    return await _see_to(outside, _told(notice), notice.company_id, until_s=asking(outside))
 
 
-def _asking(outside: Outside) -> float:
+def asking(outside: Outside) -> float:
+    """Until when Stripe may be asked, for a notice that is seen to now."""
     return outside.clock.elapsed() + ASKING_S
 
 
@@ -184,7 +191,7 @@ async def _see_to(
         return await outside.inside(company_id or REALM, ignored, system=True)
     wait_s = billing.AWAY_S
     try:
-        return await _take(outside, told, company_id, until_s)
+        return await take(outside, told, company_id, until_s)
     except PaymentsAway as away:
         status, error = NoticeStatus.FAILED if last else NoticeStatus.WAITING, str(away)
         wait_s = away.retry_after_s or wait_s
@@ -228,7 +235,7 @@ class FindPayer(Query[CompanyId | None], frozen=True, kw_only=True):
         return found
 
 
-async def _take(outside: Outside, told: Told, company_id: CompanyId, until_s: float) -> NoticeStatus:
+async def take(outside: Outside, told: Told, company_id: CompanyId, until_s: float) -> NoticeStatus:
     """Ask how it stands and apply that, until nothing else was applied in between.
 
     Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so.
@@ -303,8 +310,7 @@ class FindTurn(Query[tuple[bool, int, Sequence[str]]], frozen=True, kw_only=True
             reads.notices.get(self.notice_id),
             reads.subscriptions.current(at=reads.now),
         )
-        known = [ref for ref in (current.subscription_ref, current.second_ref) if ref is not None]
-        return notice is not None and notice.done, turn, known
+        return notice is not None and notice.done, turn, current.refs
 
 
 class TakeNotice(Command[bool], frozen=True, kw_only=True):
@@ -317,7 +323,7 @@ class TakeNotice(Command[bool], frozen=True, kw_only=True):
     internal = True
 
     told: Told
-    said: Annotated[tuple[Said, ...], Meta(max_length=3)]
+    said: AllSaid
     turn: Annotated[int, Meta(ge=0, le=2**31 - 2)]
 
     async def run(self, work: Work) -> bool:
@@ -406,7 +412,7 @@ class RetryNotice(Process[NoticeStatus], frozen=True, kw_only=True):
         kept = await outside.inside(self.company_id, FindNotice(notice_id=self.notice_id), system=True)
         if kept is None:
             raise NotFound("notice_not_found")
-        return await _see_to(outside, _again(kept), None, until_s=_asking(outside), last=self.last)
+        return await _see_to(outside, _again(kept), None, until_s=asking(outside), last=self.last)
 
 
 async def retry_notices(distribu: Distribu) -> int:
@@ -492,7 +498,7 @@ class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
         kept = await outside.inside(company_id or REALM, FindNotice(notice_id=id), system=True)
         if kept is None:
             raise NotFound("notice_not_found")
-        told, hint, until_s = _again(kept), None, _asking(outside)
+        told, hint, until_s = _again(kept), None, asking(outside)
         if company_id is None and kept.subscription_ref is not None:
             try:
                 bought = await _asked(outside, kept.subscription_ref, until_s)

@@ -320,6 +320,11 @@ class Subscription(Entity):
         return self._changed(event, at=at, second_ref=None)
 
     @property
+    def refs(self) -> tuple[str, ...]:
+        """The subscriptions at Stripe that are known, the one that counts first."""
+        return tuple(ref for ref in (self.subscription_ref, self.second_ref) if ref is not None)
+
+    @property
     def live(self) -> bool:
         """Whether it was bought at Stripe and is not over: it is changed there, and not bought again."""
         return self.subscription_ref is not None and self.status not in _OVER

@@ -22,6 +22,7 @@ Exit codes (`operating.EXIT` has those of refusals):
 22  the receiver is wrong in something, or not all was tried (``webhook attack``)
 23  the job failed (``cron run``)
 24  records of the audit log have waited too long to be sealed (``audit verify``)
+25  what is known here is not what is known at Stripe (``billing sync``)
 ==  ==========================================================================
 
 Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"data": [...],
@@ -73,7 +74,7 @@ _CODES_TOLD: Final = (
     "Exit codes: 0 done; 1 a bug, a signal or a no; 2 not understood; 3 cannot start; refused: 10 malformed, "
     "11 unknown key, 12 plan, 13 not allowed, 14 not found, 15 taken, 16 changed meanwhile, 17 a rule of "
     "the business, 18 too busy, 19 too often; 20 the audit log is not as it was sealed; 21 not genuine; 22 a "
-    "receiver is wrong; 23 a job failed; 24 nobody seals the audit log."
+    "receiver is wrong; 23 a job failed; 24 nobody seals the audit log; 25 billing differs."
 )
 _DOCS: Final = "/api/v1/docs"
 
