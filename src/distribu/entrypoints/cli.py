@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import rich_click as click
@@ -49,7 +50,7 @@ from distribu.application.access import CreateApiKey, ListApiKeys, RevokeApiKey
 from distribu.application.kernel import Distribu
 from distribu.application.platform import ListCompanies, ResumeCompany, SuspendCompany
 from distribu.application.team import CreateCompany
-from distribu.container import migrated, purging, running
+from distribu.container import STRIPE_PATH, migrated, purging, running
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.values import ApiKeyId
 from distribu.entrypoints import (
@@ -115,7 +116,7 @@ def serve(worker: bool, demo: bool, host: str | None, port: int | None, data_dir
         if demo:
             async with running(ready) as distribu:
                 made = await demo_company.prepare(distribu)
-        await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made, settings.data_path))
+        await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made, settings))
 
     settings = operating.settings(host=host, port=port, data_dir=data_dir)
     if demo and not (settings.production or settings.stripe_key or "DISTRIBU_STRIPE_STUB" in os.environ):
@@ -123,17 +124,24 @@ def serve(worker: bool, demo: bool, host: str | None, port: int | None, data_dir
     operating.until_told(settings, run)
 
 
-def _where(url: str, demo: demo_company.Demo | None, data: Path, *, served: bool = True) -> None:
+def _where(url: str, demo: demo_company.Demo | None, settings: Settings, *, served: bool = True) -> None:
     """Where to look, and what with. Unless it is ``served``, ``url`` is where it would be."""
     shown = {"url": url, "docs": url + _DOCS}
+    with_ = {"DISTRIBU_DATA_DIR": str(settings.data_path)}
+    if settings.stripe_stub:
+        shown["stripe"] = url + STRIPE_PATH
+        # Or a command would sell nothing, and a company that it makes could use everything.
+        with_ |= {"DISTRIBU_STRIPE_STUB": "true", "DISTRIBU_PORT": str(urlsplit(url).port)}
     if demo is not None:
         shown |= {"company": demo_company.SLUG, "key": demo.key, "order": demo.curl(url)}
     if showing.in_json():
         click.echo(views.encode(shown))
         return
-    here = f"DISTRIBU_DATA_DIR={shlex.quote(str(data))} {_program()}"
+    here = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in with_.items()), _program()])
     if served:
         click.echo(f"Distribu is at {url}, and what it can do at {shown['docs']}")
+        if settings.stripe_stub:
+            click.echo(f"Plans are sold by a Stripe that is none, at {shown['stripe']}")
     else:
         click.echo(f"The demo company is ready. To serve it at {url}:\n\n{here} serve\n")
     if demo is not None:
@@ -209,7 +217,7 @@ def demo(orders: Path | None, url: str | None, key: str | None, data_dir: str | 
         settings = operating.settings(data_dir=data_dir)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         made = operating.on_distribu(settings, demo_company.prepare)
-        _where(f"http://{host}:{settings.port}", made, settings.data_path, served=False)
+        _where(f"http://{host}:{settings.port}", made, settings, served=False)
         return
     from distribu.entrypoints.demo import invoices  # its HTTP client is slow to load
 

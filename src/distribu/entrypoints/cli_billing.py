@@ -45,7 +45,11 @@ def billing_check(data_dir: str | None) -> None:
         }
         for one in found
     ]
-    none = "Nothing is sold here: DISTRIBU_STRIPE_KEY is not set, and every company may use everything."
+    none = (
+        "By these settings nothing is sold, and every company may use everything: DISTRIBU_STRIPE_KEY is not "
+        "set. `serve --demo` sells by a Stripe that is none, and so do commands with "
+        "DISTRIBU_STRIPE_STUB=true."
+    )
     showing.view({"data": shown}, "setting", "price", "amount", "wrong", none=none)
     if any(one.wrong for one in found):
         sys.exit(operating.CANNOT_START)
