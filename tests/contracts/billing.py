@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from distribu import Actor, ContactRole, Distribu, Harness, PaymentRequired, Refused, Role, Shop
+from distribu import Actor, ContactRole, Distribu, Harness, PaymentRequired, Refused, Role, Shop, amount
 from distribu.adapters.memory.stripe import MemoryPayments, PretendStripe
 from distribu.application.accounts import Found
 from distribu.application.billing import (
@@ -17,9 +17,9 @@ from distribu.application.billing import (
     ReadSubscription,
     WarnOfTrialEnd,
 )
-from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, MoveReason
+from distribu.application.catalog import AdjustStock, ArchiveProduct, EditProduct, ListProducts, MoveReason
 from distribu.application.contacts import KeepRegistration, RegisterCustomer
-from distribu.application.customers import EditCustomer
+from distribu.application.customers import EditCustomer, ListCustomers, SetPriceOverride
 from distribu.application.notices import FindTurn, Said, TakeNotice, Told
 from distribu.application.ordering import ListOrders, MoveOrder
 from distribu.application.platform import SetPlan, TakeSeat
@@ -28,17 +28,21 @@ from distribu.application.team import (
     AcceptInvitation,
     AcceptInvitationAs,
     InviteMember,
+    ListMembers,
     RevokeInvitation,
     TakePlace,
 )
+from distribu.application.webhooks import ListDeliveries
 from distribu.domain.access import Permission
 from distribu.domain.accounts import REALM, Link, Purpose
-from distribu.domain.billing import Interval, Plan, SubscriptionStatus, month_of
+from distribu.domain.billing import Counted, Interval, Plan, SubscriptionStatus, month_of, wire_name
 from distribu.domain.customers import CustomerStatus
 from distribu.domain.notices import notice_id
 from distribu.domain.ordering import OrderStatus
 from distribu.domain.values import CompanyId, Secret
-from tests.contracts.asking import contact_of, each, everything, log_of, put_plan, refused
+from distribu.domain.webhooks import WireEvent
+from distribu.entrypoints.http.routes import ROUTES
+from tests.contracts.asking import contact_of, each, everything, log_of, put_over, put_plan, refused
 from tests.contracts.visiting import PASSWORD, address, take, token_to, visitor
 
 AT_ONCE: Final = 20
@@ -161,6 +165,10 @@ async def _registrations(shop: Harness) -> Callable[[], Awaitable[Any]]:
         await shop.execute(RegisterCustomer(name="New", email=email, password=PASSWORD), visitor(shop))
         links.append(await token_to(shop, email))
     return lambda: take(shop, Purpose.VERIFY, links.pop(), shop)
+
+
+async def _invitations_left(shop: Shop) -> None:
+    await _invite(shop)
 
 
 def _invite(shop: Shop) -> Awaitable[Any]:
@@ -353,6 +361,38 @@ class BillingUseCases:
             await take()
         assert await everything(shop) == before
 
+    @pytest.mark.parametrize("what", Counted)
+    async def test_a_smaller_plan_can_be_had_says_of_what_there_is_more_and_touches_nothing(
+        self, shop: Harness, what: Counted
+    ) -> None:
+        await put_plan(shop, Plan.GROWTH)
+        fill, more = {
+            Counted.PRODUCTS: (_products, 2),
+            Counted.CUSTOMERS: (_customers, 2),
+            Counted.SEATS: (_invitations, 3),
+            Counted.ORDERS: (_orders, 2),
+        }[what]
+        add = await fill(shop)
+        for _ in range(more):
+            await add()
+        before = await everything(shop)
+        preview = await shop.execute(PreviewPlan(plan=Plan.STARTER))
+        name = wire_name(what)
+        assert preview.over == [name]
+        use = getattr(preview.uses, what)
+        assert use.used > use.allowed
+        assert await everything(shop) == before, "asking changes nothing"
+        await put_plan(shop, Plan.STARTER)
+        async with refused(shop, "plan_limit", PaymentRequired) as no:
+            await add()
+        assert (no.refused.fields["limit"], no.refused.fields["used"]) == (name, str(use.used))
+        after = await everything(shop)
+        for it in (before, after):
+            del it[8]  # the log, in which the plan was set
+        assert after == before
+        await put_plan(shop, Plan.GROWTH)
+        await add()
+
     async def test_a_smaller_plan_stops_only_what_is_new(self, shop: Harness) -> None:
         await put_plan(shop, Plan.GROWTH)
         products = [await shop.product() for _ in range(51)]
@@ -426,6 +466,60 @@ class BillingUseCases:
         assert len((await trial.execute(ListOrders())).items) == 1
         await trial.execute(RevokeInvitation(invitation_id=invited.id))
 
+    @pytest.mark.parametrize("status", [SubscriptionStatus.EXPIRED, SubscriptionStatus.CANCELED])
+    async def test_what_is_there_is_read_taken_out_and_worked_on_when_it_is_over(
+        self, shop: Harness, status: SubscriptionStatus
+    ) -> None:
+        """Every page of the API that is read, every form of the export, and all that happens to orders."""
+        trial = await shop.stranger()
+        owner = (await trial.sign_in(Role.OWNER)).browser
+        member = (await trial.sign_in(Role.MEMBER)).person
+        customer, product = await trial.customer(), await trial.product()
+        buyer = contact_of(trial, customer)
+        orders = [await trial.order(customer, (product, 1)) for _ in range(3)]
+        webhook, _ = await trial.webhook(WireEvent.ORDER_CREATED)
+        await trial.work()
+        sent = (await trial.execute(ListDeliveries(webhook_id=webhook.id))).items[0]
+        if status is SubscriptionStatus.CANCELED:
+            await apply(shop, trial, bought(shop))
+            await apply(shop, trial, bought(shop, status=status))
+        else:
+            await put_over(trial)
+        assert (await standing(trial)).status is status
+        ids = {
+            "product_id": product.id,
+            "customer_id": customer.id,
+            "order_id": orders[0].id,
+            "webhook_id": webhook.id,
+            "delivery_id": sent.id,
+        }
+        read = [route.path.replace(":str", "") for route in ROUTES if route.method == "GET"]
+        assert len(read) >= 15
+        async with await trial.api() as api:
+            for path in read:
+                assert (await api.get(path.format(**ids))).status_code == 200, path
+            moves = [(orders[0].id, to) for to in ("CONFIRMED", "SHIPPED", "DELIVERED")]
+            for id, to in [*moves, (orders[1].id, "CANCELLED")]:
+                assert (await api.patch(f"/orders/{id}", json={"status": to})).status_code == 200, to
+            paid = {"amount": 1, "method": "CASH"}
+            assert (await api.post(f"/orders/{orders[0].id}/payments", json=paid)).status_code == 201
+            items = [{"productId": product.id, "quantity": 1}]
+            body = {"customerId": customer.id, "items": items}
+            assert (await api.post("/orders/preview", json=body)).status_code == 200
+            assert (await api.post("/orders", json=body)).status_code == 402
+        for form in ("JSONL", "CSV", "OCSF"):
+            assert (await owner.get(f"/audit/export?format={form}")).status_code == 200
+        assert len((await trial.execute(ListOrders(), buyer)).items) == 3
+        await trial.execute(EditProduct(product_id=product.id, price=amount("2.00")))
+        await trial.execute(AdjustStock(product_id=product.id, quantity=5, reason=MoveReason.RECEIVED))
+        await trial.execute(EditCustomer(customer_id=customer.id, name="Other"))
+        override = SetPriceOverride(customer_id=customer.id, product_id=product.id, price=amount("1.00"))
+        await trial.execute(override)
+        await trial.execute(ArchiveProduct(product_id=product.id))
+        seats = (await trial.execute(ListMembers())).items
+        left = next(one for one in seats if one.membership.user_id == member.id)
+        assert (await owner.delete(f"/members/{left.membership.id}")).status_code == 204
+
     async def _since(self, shop: Harness, trial: Shop) -> float:
         return (shop.clock.now() - trial.company.created_at).total_seconds() * 1000
 
@@ -441,7 +535,7 @@ class BillingUseCases:
             told[-1] += [await ask(trial.actor, EndTrial()) for _ in range(2)]
         no, warned, over = [False] * 4, [True, False, False, False], [False, False, True, False]
         assert told == [warned, no, warned, no, over, no]
-        subjects = [one for one in await mails_of(shop, trial) if "trial" in one]
+        subjects = [one for one in await mails_of(shop, trial) if f"trial of {trial.company.name}" in one]
         assert [one.partition(" on ")[0] for one in subjects] == [
             f"The trial of {trial.company.name} ends",
             f"The trial of {trial.company.name} ends",
@@ -589,11 +683,47 @@ class BillingUseCases:
         async with await shop.api(Permission.ORDERS_WRITE) as api:
             assert (await api.get("/billing")).status_code == 404
 
-    async def test_over_http_it_is_a_402(self, shop: Harness) -> None:
+    @pytest.mark.parametrize("what", ["products", "customers", "orders", "invitations"])
+    async def test_over_http_the_last_place_is_one_201_and_nineteen_402(
+        self, shop: Harness, what: str
+    ) -> None:
         await put_plan(shop, Plan.STARTER)
-        for _ in range(50):
-            await shop.product()
+        owner = (await shop.sign_in(Role.OWNER)).browser
+        await (_invitations_left if what == "invitations" else LAST_PLACE[what][0])(shop)
+        customer = (await shop.execute(ListCustomers(limit=1))).items
+        product = (await shop.execute(ListProducts(limit=1))).items
+        entropy = shop.distribu.ports.entropy
+
+        def body() -> dict[str, Any]:
+            email = f"new-{entropy.uuid()}@example.test"
+            bodies: dict[str, dict[str, Any]] = {
+                "products": {"name": "B", "price": 1},
+                "customers": {"email": email},
+                "orders": {
+                    "customerId": customer[0].id if customer else "",
+                    "items": [{"productId": product[0].id if product else "", "quantity": 1}],
+                },
+                "invitations": {"email": email, "role": "MEMBER"},
+            }
+            return bodies[what]
+
         async with await shop.api() as api:
-            answer = await api.post("/products", json={"name": "B", "price": 1})
-        assert (answer.status_code, answer.json()["code"]) == (402, "plan_limit")
-        assert answer.json()["fields"]["allowed"] == "50"
+            door = owner if what == "invitations" else api
+            answers = await asyncio.gather(*(door.post(f"/{what}", json=body()) for _ in range(AT_ONCE)))
+        assert sorted(one.status_code for one in answers) == [201, *[402] * (AT_ONCE - 1)]
+        refusals = [one.json() for one in answers if one.status_code == 402]
+        limit, allowed = {
+            "products": ("products", "50"),
+            "customers": ("customers", "25"),
+            "orders": ("ordersAMonth", "100"),
+            "invitations": ("seats", "3"),
+        }[what]
+        for one in refusals:
+            assert one["code"] == "plan_limit"
+            assert one["fields"] == {
+                "limit": limit,
+                "used": allowed,
+                "allowed": allowed,
+                "changeAt": "/account/billing",
+            }
+            assert "choose a larger one at /account/billing" in one["error"]
