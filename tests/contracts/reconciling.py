@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distribu import Actor, Harness, Refused
+from distribu import Actor, Harness, Refused, Role, Shop
 from distribu.adapters.memory import stripe as pretended
 from distribu.adapters.memory.stripe import PRICES
 from distribu.application import payments, reconciling
@@ -140,6 +140,39 @@ class ReconcilingUseCases:
         assert await it.stands() == stands, "another key, or another account: nobody loses a plan by it"
         it.stripe.subscriptions[sub["id"]] = gone
         assert await synced(it) == []
+        it.stripe.cancel(sub["id"], now=True)
+        await it.hears("customer.subscription.deleted")
+        del it.stripe.subscriptions[sub["id"]]
+        assert await synced(it) == [], "of what is over nothing is to be known"
+
+    async def test_what_the_list_leaves_out_is_asked_about_before_it_is_named(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        it = await buying(shop)
+        await bought(it)
+
+        async def nothing(*, after: str | None = None) -> tuple[list[Bought], None]:
+            return [], None
+
+        monkeypatch.setattr(it.payments, "subscriptions", nothing)
+        steps = [step async for step in await it.shop.execute(SyncBilling(), OPERATOR)]
+        ours = [one for one in steps if isinstance(one, Difference) and one.company_id == it.shop.company.id]
+        assert ours == []
+
+    async def test_a_company_that_is_founded_meanwhile_is_not_said_to_be_nobody(
+        self, shop: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        it = await buying(shop)
+        pages = it.payments.subscriptions
+
+        async def late(*, after: str | None = None) -> Any:
+            other = await Shop.open(it.distribu)
+            await other.sign_in(Role.OWNER)
+            await Buying(other, it.stripe, it.payments).buys()
+            return await pages(after=after)
+
+        monkeypatch.setattr(it.payments, "subscriptions", late)
+        assert await synced(it) == []
 
     async def test_what_nobody_here_claims_is_named(self, shop: Harness) -> None:
         it = await buying(shop)
@@ -159,6 +192,16 @@ class ReconcilingUseCases:
             assert (found.what, found.company, found.at_stripe) == ("UNCLAIMED", None, stray["id"])
         it.stripe.cancel(stray["id"], now=True)
         assert await synced(it) == []
+
+    async def test_what_says_of_no_company_is_of_whose_customer_it_is(self, shop: Harness) -> None:
+        it = await buying(shop)
+        sub = await bought(it)
+        by_hand = {**it.stripe.subscriptions[sub["id"]], "id": "sub_by_hand", "metadata": {}}
+        it.stripe.subscriptions["sub_by_hand"] = by_hand
+        assert kinds(await synced(it)) == [
+            ("FIELD", None, "sub_by_hand"),
+            ("TWO_RUN", sub["id"], "sub_by_hand"),
+        ]
 
     @pytest.mark.parametrize("told", [True, False])
     async def test_two_that_run_are_both_named_until_one_is_ended(self, shop: Harness, told: bool) -> None:
@@ -193,6 +236,11 @@ class ReconcilingUseCases:
         for apply in (False, True):
             assert kinds(await synced(it, apply=apply)) == [("SET_ASIDE", None, sub["id"])]
         assert await it.stands() == stands
+        shop.clock.advance(minutes=61)
+        await it.buys()
+        await it.hears()
+        assert (await it.current()).plan is Plan.GROWTH
+        assert kinds(await synced(it)) == [("SET_ASIDE", None, sub["id"])], "not one of two that count"
         it.stripe.cancel(sub["id"], now=True)
         assert await synced(it) == []
 
