@@ -12,6 +12,7 @@ from distribu import Harness, Refused, Shop
 from distribu.application.audit import ListAudit
 from distribu.application.kernel import Request
 from distribu.application.notices import FindTurn, TakeNotice, Told
+from distribu.application.platform import PutPlan
 from distribu.application.ports import (
     Change,
     Finders,
@@ -24,6 +25,7 @@ from distribu.application.ports import (
 )
 from distribu.domain.access import Actor, ActorKind, ContactRole
 from distribu.domain.audit import AccessRefused, Person, Record
+from distribu.domain.billing import TRIAL, Plan, Subscription
 from distribu.domain.customers import Customer
 from distribu.domain.entity import Entity
 from distribu.domain.notices import notice_id
@@ -46,7 +48,19 @@ async def invoiced(shop: Shop, ref: str) -> None:
         currency="USD",
     )
     turn = (await shop.distribu.run(shop.actor, FindTurn(notice_id=notice_id(ref))))[1]
-    assert await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=None, turn=turn))
+    assert await shop.distribu.run(shop.actor, TakeNotice(told=invoice, said=(), turn=turn))
+
+
+async def put_plan(shop: Shop, plan: Plan) -> None:
+    """Have the company be on a plan."""
+    await shop.distribu.run(shop.actor, PutPlan(plan=plan))
+
+
+async def put_over(shop: Shop) -> None:
+    """Have the company's trial be over; it has no plan yet."""
+    began = shop.distribu.ports.clock.now() - TRIAL
+    async with store_of(shop).begin(scope_of(shop)) as tx:
+        await write(tx, shop, Subscription.on_trial(shop.company.id, at=began))
 
 
 def each(*requests: Request[Any]) -> tuple[Request[Any], ...]:

@@ -27,6 +27,7 @@ from distribu.application.accounts import (
     ResendVerification,
     ResetPassword,
 )
+from distribu.application.billing import ReadSubscription
 from distribu.application.contacts import (
     AcceptContactInvite,
     EditContact,
@@ -43,15 +44,16 @@ from distribu.application.platform import ListSuperAdmins, SuspendCompany, TakeS
 from distribu.application.sessions import SignIn
 from distribu.application.team import EditCompany, EndCompany
 from distribu.domain.accounts import REALM, Purpose
+from distribu.domain.billing import Plan
 from distribu.domain.contacts import CONTACTS_MAX, Contact
 from distribu.domain.customers import Customer, CustomerStatus
-from distribu.domain.errors import RateLimited
+from distribu.domain.errors import CODES, RateLimited
 from distribu.domain.inquiries import InquiryKind
 from distribu.domain.team import Registration
 from distribu.domain.values import CustomerId
 from distribu.entrypoints.harness import AddContact
 from tests import people
-from tests.contracts.asking import each, log_of, outcomes, refused, walk
+from tests.contracts.asking import each, log_of, outcomes, put_over, put_plan, refused, walk
 from tests.contracts.visiting import (
     OTHER,
     PASSWORD,
@@ -117,10 +119,11 @@ class ContactUseCases:
         assert no.value.code == "not_verified"
         (customer,) = await customers_of(shop)
         (contact,) = await contacts_of(shop, customer.id)
-        assert (customer.email, customer.name, customer.status) == (
+        assert (customer.email, customer.name, customer.status, customer.email_verified) == (
             email,
             "Green Grocer",
-            CustomerStatus.ACTIVE,
+            CustomerStatus.PENDING,
+            False,
         )
         assert (contact.email, contact.full_name, contact.role, contact.is_active) == (
             email,
@@ -132,6 +135,8 @@ class ContactUseCases:
         assert shop.company.name in mail.text
         assert f"/store/{shop.company.slug}/verify#" in mail.link
         await verified(shop, email)
+        (customer,) = await customers_of(shop)
+        assert (customer.status, customer.email_verified) == (CustomerStatus.ACTIVE, True)
         actor = await signed_in(shop, email, store=shop)
         assert (actor.company_id, actor.customer_id) == (shop.company.id, customer.id)
         account = await shop.execute(ReadAccount(), actor)
@@ -143,7 +148,7 @@ class ContactUseCases:
         await register(shop, email)
         await verified(shop, email)
         (customer,) = await customers_of(shop)
-        assert customer.status is CustomerStatus.PENDING
+        assert (customer.status, customer.email_verified) == (CustomerStatus.PENDING, True)
         by = visitor(shop)
         with pytest.raises(Forbidden) as no:
             await shop.execute(SignIn(email=email, password=PASSWORD), by)
@@ -152,6 +157,95 @@ class ContactUseCases:
         assert record.metadata == {"why": "not_admitted"}
         await shop.execute(EditCustomer(customer_id=customer.id, status=CustomerStatus.ACTIVE))
         await signed_in(shop, email, store=shop)
+
+    @pytest.mark.parametrize("how", ["before", "blocked", "reset"])
+    async def test_a_proven_address_opens_only_what_waited_for_it(self, shop: Harness, how: str) -> None:
+        """Approved before it is proven; blocked before; proven by resetting the password."""
+        email = address(shop)
+        await register(shop, email)
+        (customer,) = await customers_of(shop)
+        wanted = CustomerStatus.BLOCKED if how == "blocked" else CustomerStatus.ACTIVE
+        if how != "reset":
+            await shop.execute(EditCustomer(customer_id=customer.id, status=wanted))
+            await verified(shop, email)
+        else:
+            await shop.execute(RequestPasswordReset(email=email), visitor(shop))
+            token = await token_to(shop, email)
+            await shop.execute(ResetPassword(token=token, password=OTHER), visitor(shop))
+        (customer,) = await customers_of(shop)
+        assert (customer.status, customer.email_verified) == (wanted, True)
+        if how != "blocked":
+            await signed_in(shop, email, OTHER if how == "reset" else PASSWORD, store=shop)
+
+    async def test_who_was_invited_and_resets_opens_no_customer_that_waits(self, shop: Harness) -> None:
+        customer, email = await shop.customer(status=CustomerStatus.PENDING), address(shop)
+        await shop.execute(invite(customer, email, ContactRole.ADMIN))
+        await shop.execute(RequestPasswordReset(email=email), visitor(shop))
+        token = await token_to(shop, email)
+        await shop.execute(ResetPassword(token=token, password=OTHER), visitor(shop))
+        (customer,) = await customers_of(shop)
+        assert customer.status is CustomerStatus.PENDING
+
+    # --- a store whose plan is full ------------------------------------------------------------
+
+    @pytest.mark.parametrize("why", ["full", "over"])
+    async def test_a_store_that_takes_nothing_new_does_not_tell_whom_it_knows(
+        self, shop: Harness, why: str
+    ) -> None:
+        registered, waits, staffs = (address(shop) for _ in range(3))
+        for email in (registered, waits):
+            await register(shop, email)
+        await verified(shop, registered)
+        await shop.customer(staffs)
+        if why == "full":
+            await put_plan(shop, Plan.STARTER)
+            for _ in range(23):
+                await shop.customer()
+        else:
+            await put_over(shop)
+        answers = []
+        for email in (registered, waits, staffs, address(shop)):
+            async with refused(shop, "not_accepting") as no:
+                await register(shop, email)
+            answers.append((type(no.refused), no.refused.message, no.refused.fields))
+        assert answers == [(Refused, CODES["not_accepting"], {})] * 4
+        for email in (waits, staffs):
+            assert len(await mails_to(shop, email)) == (email == waits)
+
+    async def test_registrations_that_nobody_proves_take_no_place(self, shop: Harness) -> None:
+        await put_plan(shop, Plan.STARTER)
+        emails = [address(shop) for _ in range(30)]
+        for email in emails:
+            await register(shop, email)
+        assert (await shop.execute(ReadSubscription())).uses.customers.used == 0
+        await shop.customer()
+        for email in emails[:24]:
+            await verified(shop, email)
+        assert (await shop.execute(ReadSubscription())).uses.customers.used == 25
+        token = await token_to(shop, emails[24])
+        for _ in range(2):
+            async with refused(shop, "not_accepting") as no:
+                await take(shop, Purpose.VERIFY, token, shop)
+            assert no.refused.fields == {}
+        await put_plan(shop, Plan.GROWTH)
+        await take(shop, Purpose.VERIFY, token, shop)
+        await signed_in(shop, emails[24], store=shop)
+
+    async def test_who_waits_for_approval_takes_a_place_with_it(self, shop: Harness) -> None:
+        await put_plan(shop, Plan.STARTER)
+        await shop.execute(EditCompany(registration=Registration.APPROVAL))
+        email = address(shop)
+        await register(shop, email)
+        await verified(shop, email)
+        (customer,) = await customers_of(shop)
+        others = [await shop.customer() for _ in range(25)]
+        approve = EditCustomer(customer_id=customer.id, status=CustomerStatus.ACTIVE)
+        async with refused(shop, "plan_limit"):
+            await shop.execute(approve)
+        await shop.execute(EditCustomer(customer_id=others[0].id, status=CustomerStatus.PENDING))
+        await shop.execute(approve)
+        async with refused(shop, "plan_limit"):
+            await shop.execute(EditCustomer(customer_id=others[0].id, status=CustomerStatus.ACTIVE))
 
     async def test_a_closed_store_takes_nobody_and_tells_nothing(self, shop: Harness) -> None:
         known = address(shop)

@@ -356,6 +356,65 @@ class NoticeUseCases:
         assert it.payments.asked == asked + 1, "it was asked again"
         assert (await it.current()).plan is Plan.GROWTH
 
+    @pytest.mark.parametrize("ends", ["first", "second"])
+    @pytest.mark.parametrize("at_once", [False, True])
+    async def test_of_two_that_are_bought_one_counts_and_the_owner_is_told(
+        self, shop: Harness, ends: str, at_once: bool
+    ) -> None:
+        """Two pages, opened more than an hour apart and both paid: each by a customer of its own."""
+        it = await buying(shop)
+        pages = []
+        for plan in (Plan.GROWTH, Plan.STARTER):
+            asked = StartCheckout(plan=plan, interval=Interval.MONTH)
+            pages.append((await it.shop.execute(asked)).url.rpartition("/")[2])
+            shop.clock.advance(minutes=61)
+        first, second = [it.stripe.pay(page) for page in pages]
+        assert first["customer"] != second["customer"]
+        told = [event for event in it.stripe.events if event["type"] == "customer.subscription.created"]
+        if at_once:
+            await asyncio.gather(*(self._until_heard(it, one) for one in told * 5))
+        await it.hears()
+        await it.hears()
+        current = await it.current()
+        counts, other = (first, second) if current.subscription_ref == first["id"] else (second, first)
+        assert at_once or counts is first, "the one that was known first"
+        assert (current.subscription_ref, current.second_ref) == (counts["id"], other["id"])
+        assert (await it.changes()).count("subscription.doubled") == 1
+        subjects = await mails_to(shop, it)
+        assert subjects.count(f"{it.shop.company.name} has two subscriptions") == 1
+        (mail,) = [one for one in shop.mail if one.subject.endswith("has two subscriptions")][-1:]
+        assert counts["id"] in mail.text
+        assert other["id"] in mail.text
+        it.stripe.move(timedelta(days=40))  # both are renewed, and neither undoes the other
+        await it.hears("customer.subscription.updated")
+        assert (await it.current()).subscription_ref == counts["id"]
+        gone, left = (counts, other) if ends == "first" else (other, counts)
+        it.stripe.cancel(gone["id"], now=True)
+        await it.hears("customer.subscription.deleted")
+        current = await it.current()
+        assert (current.subscription_ref, current.second_ref) == (left["id"], None)
+        assert (current.status, current.customer_ref) == (SubscriptionStatus.ACTIVE, left["customer"])
+        assert (await it.changes()).count("subscription.canceled") == (ends == "first")
+        it.stripe.cancel(left["id"], now=True)
+        await it.hears("customer.subscription.deleted")
+        assert (await it.current()).status is SubscriptionStatus.CANCELED
+
+    async def test_what_is_bought_when_the_first_ended_unheard_is_no_second_one(self, shop: Harness) -> None:
+        it = await buying(shop)
+        first = await it.buys()
+        page = it.stripe.sessions
+        asked = StartCheckout(plan=Plan.STARTER, interval=Interval.YEAR)
+        other = (await it.shop.execute(asked)).url.rpartition("/")[2]
+        assert other in page
+        await it.hears()
+        it.stripe.cancel(first["id"], now=True)
+        second = it.stripe.pay(other)
+        assert str(await it.hear(it.last("customer.subscription.created"))) == "APPLIED"
+        current = await it.current()
+        assert (current.subscription_ref, current.second_ref) == (second["id"], None)
+        assert (current.plan, current.status) == (Plan.STARTER, SubscriptionStatus.ACTIVE)
+        assert "subscription.doubled" not in await it.changes()
+
     async def test_two_events_of_one_invoice_are_one_payment(self, shop: Harness) -> None:
         it = await buying(shop)
         await it.buys()

@@ -98,6 +98,7 @@ class PaymentsContract:
             plan=plan,
             interval=interval,
             status=SubscriptionStatus.ACTIVE,
+            began_at=clock.now(),
             period_starts_at=clock.now(),
             period_ends_at=clock.now() + timedelta(days=days),
             trial_ends_at=None,

@@ -764,7 +764,7 @@ class QueueContract:
             shop.clock.advance(seconds=1)
         await keep_notice(shops[0], NoticeStatus.IGNORED, "ignored")
         await keep_notice(shops[0], NoticeStatus.WAITING, "applied")
-        taken = TakeNotice(told=told_of(shops[0], "applied"), said=None, turn=0)
+        taken = TakeNotice(told=told_of(shops[0], "applied"), said=(), turn=0)
         assert await shop.distribu.run(Actor.system(shops[0].company.id), taken)
         suspend = SetStanding(suspend=True, reason="test")
         await shop.distribu.run(Actor.system(shops[2].company.id), suspend)
@@ -798,7 +798,7 @@ class QueueContract:
             pass
         found = (await queue.backlog(now=shop.clock.now())).notices
         assert found.count == before.count + 2, "what is given up is still to be replayed"
-        taken = TakeNotice(told=told_of(one, "evt"), said=None, turn=0)
+        taken = TakeNotice(told=told_of(one, "evt"), said=(), turn=0)
         assert await shop.distribu.run(Actor.system(one.company.id), taken)
         assert (await queue.backlog(now=shop.clock.now())).notices.count == before.count + 1
 

@@ -150,6 +150,30 @@ def test_the_demo_company_is_made_once(program: Program, url: str) -> None:
 # the invoices
 
 
+def test_commands_beside_the_demo_sell_as_it_does_when_they_are_told_to(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    with program.started("serve", "--demo", "--port", "0", "--no-worker") as server:
+        assert server.told["stripe"] == server.url + "/_stripe"
+        assert httpx.get(server.told["stripe"] + "/").status_code == 200
+        alike = Program(tmp_path, DISTRIBU_STRIPE_STUB="true", DISTRIBU_PORT=str(urlsplit(server.url).port))
+        for one, slug, wanted in (
+            (program, "without", ("UNLIMITED", "UNLIMITED")),
+            (alike, "alike", ("STARTER", "TRIALING")),
+        ):
+            one.json("company", "create", slug, "--slug", slug)
+            shown = one.json("billing", "show", "--company", slug)
+            assert (shown["plan"], shown["status"]) == wanted
+        said = program.call("billing", "check")
+        assert (said.code, "DISTRIBU_STRIPE_STUB=true" in said.out) == (0, True)
+        prices = alike.json("billing", "check")["data"]
+        assert [it["wrong"] for it in prices] == [""] * 6
+        assert alike.json("billing", "sync") == {"data": []}
+        assert server.stop() == 0
+    away = alike.call("billing", "check")
+    assert away.code == 3
+    assert "Stripe was not reached" in away.err
+
+
 def test_an_untidy_file_becomes_orders_once(door: Door, untidy: Path) -> None:
     first = door.load(untidy)
     assert first == {

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from distribu import Distribu, Role, Secret, Settings, Shop
+from distribu import Actor, Distribu, Role, Secret, Settings, Shop
+from distribu.adapters import stripe_words
 from distribu.adapters.memory.stripe import PRICES, PretendStripe
 from distribu.adapters.postgres.driver import Statement
 from distribu.adapters.postgres.store import PostgresStore
@@ -20,7 +21,9 @@ from distribu.adapters.stripe import StripePayments
 from distribu.application.billing import ReadSubscription
 from distribu.application.payments import NOTICE_MAX, TOLERANCE_S
 from distribu.application.ports import Scope
+from distribu.application.reconciling import Difference, Looked, SyncBilling
 from distribu.domain.accounts import REALM
+from distribu.domain.billing import Interval, Plan
 from distribu.domain.notices import notice_id
 from distribu.entrypoints.harness import KEYS
 from distribu.entrypoints.http.metrics import page
@@ -265,9 +268,103 @@ async def test_what_failed_is_replayed_by_a_super_admin_and_from_the_command_lin
     assert (actions.count("invoice.paid"), actions.count("subscription.updated")) == (1, 1)
 
 
+async def test_what_was_never_told_is_found_and_taken_over_by_the_real_sdk(selling: Selling) -> None:
+    """More than a page of Stripe's list, one that is not understood, and one that is of nobody."""
+    sub, pretend = await selling.buy(), selling.stub.stripe
+    for number in range(230):
+        copied = {**pretend.subscriptions[sub], "id": f"sub_{number:03}", "metadata": {}, "customer": "cus_x"}
+        pretend.subscriptions[copied["id"]] = copied | {"status": "active" if number == 7 else "canceled"}
+    pretend.subscriptions["sub_100"]["status"] = "something new"
+
+    async def synced(apply: bool) -> tuple[list[Difference], list[Difference], int]:
+        """What differs for this company, what is of none, and how many subscriptions were looked at."""
+        request, operator = SyncBilling(apply=apply), Actor.system(None, "cli")
+        steps = [it async for it in await selling.shop.execute(request, operator)]
+        found = [it for it in steps if isinstance(it, Difference)]
+        ours = [it for it in found if it.company_id == selling.shop.company.id]
+        looked = max(it.subscriptions for it in steps if isinstance(it, Looked))
+        return ours, [it for it in found if it.company_id is None], looked
+
+    for apply in (False, True):
+        ours, nobodys, looked = await synced(apply)
+        assert looked == 230, "one is not understood"
+        assert [(it.what, it.at_stripe) for it in nobodys] == [("UNCLAIMED", "sub_007")]
+        fields = {it.field: (it.here, it.at_stripe, it.applied) for it in ours}
+        assert fields["plan"] == ("STARTER", "GROWTH", apply)
+        assert fields["status"] == ("TRIALING", "ACTIVE", apply)
+    lists = [one for one in selling.stub.asked if one["path"] == "/v1/subscriptions"]
+    assert [one["form"]["limit"] for one in lists] == ["100"] * 6
+    assert await selling.stands() == ("GROWTH", "ACTIVE")
+    assert set(await selling.deliver()) == {200}
+    assert len(await log_of(selling.shop, "subscription.updated")) == 1
+    pretend.subscriptions[sub]["status"] = "something new"
+    (last,), _, _ = await synced(True)
+    assert (last.what, last.here) == ("UNANSWERED", sub)
+
+
 async def test_where_nothing_is_sold_there_is_no_such_door(distribu: Distribu) -> None:
     async with listening(distribu, "127.0.0.1", 0) as url, httpx.AsyncClient(base_url=url) as client:
         assert (await client.post(PATH, content=b"{}")).status_code == 404
+
+
+async def test_an_operator_compares_from_the_command_line(tmp_path: Path) -> None:
+    """Exit code, table and JSON, against the stub on a socket."""
+    nothing = await asyncio.to_thread(Program(tmp_path).run, "billing", "sync", "--json")
+    assert (nothing.code, json.loads(nothing.err)["code"]) == (17, "nothing_sold")
+    async with stripe() as (stub, url):
+        prices = {f"DISTRIBU_STRIPE_PRICE_{plan}_{each}": refs[0] for (plan, each), refs in PRICES.items()}
+        program = Program(
+            tmp_path,
+            DISTRIBU_STRIPE_KEY=KEY,
+            DISTRIBU_STRIPE_WEBHOOK_SECRETS=SECRETS[0],
+            DISTRIBU_STRIPE_API_BASE=url,
+            **prices,
+        )
+
+        async def run(*words: str) -> Any:
+            return await asyncio.to_thread(program.run, *words)
+
+        created = await run("company", "create", "Acme", "--slug", "acme", "--json")
+        company = json.loads(created.out)["id"]
+        same = await run("billing", "sync")
+        assert (same.code, same.out.splitlines()) == (
+            0,
+            ["Nothing differs.", "Compared 1 companies with 0 subscriptions."],
+        )
+        page = stub.stripe.checkout(
+            stripe_words.checkout(
+                PRICES,
+                company_id=company,
+                plan=Plan.GROWTH,
+                interval=Interval.MONTH,
+                email="owner@acme.example",
+                customer_ref=None,
+                back="https://acme.example",
+            )
+        )
+        sub = stub.stripe.pay(page["id"])
+        differs = await run("billing", "sync", "--json")
+        assert differs.code == 25
+        shown = {it["field"]: it for it in json.loads(differs.out)["data"]}
+        assert shown["subscriptionRef"] == {
+            "what": "FIELD",
+            "company": "acme",
+            "companyId": company,
+            "field": "subscriptionRef",
+            "here": None,
+            "atStripe": sub["id"],
+            "applied": False,
+        }
+        applied = await run("billing", "sync", "--apply")
+        assert applied.code == 0
+        rows = [line.split() for line in applied.out.splitlines()]
+        assert rows[0] == ["company", "what", "field", "here", "atStripe", "applied"]
+        assert ["acme", "FIELD", "subscriptionRef", "-", sub["id"], "true"] in rows
+        assert (await run("billing", "sync", "--json")).code == 0
+        async with httpx.AsyncClient() as control:
+            await control.post(f"{url}/test/next", json={"times": 4, "status": 503})
+        away = await run("billing", "sync", "--json")
+        assert (away.code, json.loads(away.err)["code"]) == (18, "payments_away")
 
 
 def test_an_operator_looks_at_events_and_replays_one(tmp_path: Path) -> None:

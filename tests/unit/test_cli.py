@@ -20,7 +20,10 @@ from distribu.application.team import DeleteCompany, TransferOwnership
 from distribu.domain.access import Permission
 from distribu.domain.errors import Invalid, Refused
 from distribu.domain.ordering import QUANTITY_MAX
+from distribu.domain.values import CompanyId, CustomerId, ProductId
 from distribu.entrypoints import asking, cli, operating
+from distribu.entrypoints.demo.company import Demo
+from distribu.settings import load
 
 ID = "0195b2f0-7c1e-7d3a-8f00-5a1c2e9b4d10"
 
@@ -195,3 +198,18 @@ def test_every_kind_of_refusal_has_an_exit_code_of_its_own() -> None:
     for code in operating.EXIT.values():
         assert f"\n{code} " in (cli.__doc__ or "")
         assert f" {code} " in (cli.main.epilog or "")
+
+
+@pytest.mark.parametrize("stub", [True, False])
+def test_what_serve_says_can_be_pasted_into_the_same_world(
+    capsys: pytest.CaptureFixture[str], stub: bool
+) -> None:
+    demo = Demo(company_id=CompanyId(ID), key="dk_x", customer_id=CustomerId(ID), product_id=ProductId(ID))
+    settings = load({"DISTRIBU_DATA_DIR": "/srv/some where", "DISTRIBU_STRIPE_STUB": str(stub).lower()})
+    with click.Context(cli.main):
+        cli._where("http://127.0.0.1:4711", demo, settings)
+    said = capsys.readouterr().out
+    paste = next(line for line in said.splitlines() if "ListProducts" in line)
+    selling = "DISTRIBU_STRIPE_STUB=true DISTRIBU_PORT=4711 " if stub else ""
+    assert paste.startswith(f"DISTRIBU_DATA_DIR='/srv/some where' {selling}")
+    assert ("http://127.0.0.1:4711/_stripe" in said) is stub

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from distribu.application.reconciling import Differing
+from distribu.domain.billing import PLANS
+
 ROOT = Path(__file__).parents[2]
 CLAIMS = "tests/integration/test_claims.py"
 NOT_YET = "not yet"
@@ -81,6 +84,21 @@ def test_every_test_of_a_claim_is_in_a_row() -> None:
     }
     assert len(tests) >= 25
     assert tests - told == set()
+
+
+def test_the_plans_are_told_as_they_are() -> None:
+    told = {}
+    for names, *numbers in rows("docs/billing.md", "# Plans and what they allow"):
+        for plan in re.findall(r"[A-Z]{3,}", names):
+            told[plan] = [None if one == "any" else int(one.replace(",", "")) for one in numbers]
+    assert told == {
+        plan: [it.products, it.customers, it.seats, it.orders_a_month] for plan, it in PLANS.items()
+    }
+
+
+def test_what_differs_at_stripe_is_told() -> None:
+    told = [row[0] for row in rows("docs/billing.md", "## Looking after it")]
+    assert told == [one.value for one in Differing]
 
 
 def test_what_is_not_there_is_seen() -> None:

@@ -16,6 +16,7 @@ from tests.contracts.operators import OperatorUseCases as TestOperators
 from tests.contracts.ordering import OrderUseCases as TestOrdering
 from tests.contracts.platform import PlatformUseCases as TestPlatform
 from tests.contracts.receiving import ReceivingUseCases as TestReceiving
+from tests.contracts.reconciling import ReconcilingUseCases as TestReconciling
 from tests.contracts.refusals import RefusalUseCases as TestRefusals
 from tests.contracts.resealing import ResealUseCases as TestResealing
 from tests.contracts.sealing import SealingUseCases as TestSealing
@@ -40,6 +41,7 @@ __all__ = [
     "TestOrdering",
     "TestPlatform",
     "TestReceiving",
+    "TestReconciling",
     "TestRefusals",
     "TestResealing",
     "TestSealing",

@@ -84,6 +84,7 @@ class _Subscription(msgspec.Struct):
     id: str
     customer: str
     status: str
+    created: int
     items: _Items
     cancel_at_period_end: bool = False
     cancel_at: int | None = None
@@ -121,6 +122,7 @@ def bought(answered: Any, prices: Prices) -> Bought | None:
         plan=plan,
         interval=interval,
         status=STATUS[it.status],
+        began_at=_time(it.created),
         period_starts_at=_time(item.current_period_start),
         period_ends_at=ends,
         trial_ends_at=_time(it.trial_end) if it.trial_end is not None else None,

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, UnsetType
 
-from distribu.application import fields, letters, profiles
+from distribu.application import customers, fields, letters, profiles
 from distribu.application.kernel import Command, Outside, Process, Query, Reads, Work
 from distribu.application.ports import Letter, Login
 from distribu.domain.access import ActorKind, Permission, Role, Standing
@@ -23,7 +23,7 @@ from distribu.domain.accounts import (
 from distribu.domain.billing import Subscription
 from distribu.domain.errors import Conflict, Forbidden, Invalid, NotFound, Refused
 from distribu.domain.passwords import acceptable
-from distribu.domain.team import Company, Membership
+from distribu.domain.team import Company, Membership, Registration
 from distribu.domain.values import CompanyId, Secret, canonical_email, limited_as, slug_of
 
 QUARTER_S: Final = 900.0
@@ -191,10 +191,19 @@ class Verify(Command[None], frozen=True, kw_only=True):
 
 
 async def settle(work: Work, login: Login) -> None:
-    """The company a user asked for is founded: they want none any more."""
+    """What follows once an address is proven: a user's company is founded, so that they want none any more;
+    whoever registered at an open store is its customer.
+
+    Raises `PaymentRequired` when the store's plan has no place for them; then the link stays good.
+    """
     if work.company_id == REALM:
         user = await work.users.get(login.id)
         work.save(user.settled(at=work.now))
+    elif login.credentials.unproven:
+        contact, company = await work.together(work.contacts.get(login.id), work.companies.current())
+        customer = await work.customers.get(contact.customer_id)
+        opened = company.registration is Registration.OPEN
+        await customers.keep(work, customer, customer.proven(opened=opened, at=work.now))
 
 
 async def found_wanted(outside: Outside, login: Login) -> None:

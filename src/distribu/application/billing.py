@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from distribu.application import fields, letters, plans
+from distribu.application import letters, plans
 from distribu.application.kernel import Command, Distribu, Outside, Process, Query, Reads, Work
 from distribu.application.payments import SOLD
 from distribu.application.ports import Letter, Payments, PaymentsAway, PaymentsRefused
@@ -36,21 +36,21 @@ TRIALS_AT_ONCE: Final = 100
 """How many companies are looked up at once, to be gone through one after the other."""
 
 _Plan = Annotated[Plan, Meta(examples=["GROWTH"])]
-_Ref = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 # --- what it allows ----------------------------------------------------------------------------
 
 
-async def admit(work: Work, what: Counted, *, own: int = 0) -> None:
+async def admit(work: Work, what: Counted, *, own: int = 0, take: bool = True) -> None:
     """Let one more in. Raises `PaymentRequired`, and says what is used and allowed.
 
     Whoever takes the last place holds the subscription's row until it is written, so that the next one
-    counts it. ``own`` are places that are counted already and are those of whoever asks.
+    counts it; who does not ``take`` it only looks. ``own`` are places that are counted already and are those
+    of whoever asks.
     """
     if work.actor.customer_id is not None:
         raise Bug("a contact sees no subscription, and would have any number let in")
-    subscription = await work.subscriptions.current(at=work.now, lock=True)
+    subscription = await work.subscriptions.current(at=work.now, lock=take)
     # Counting takes a while where there are many: only for a plan that minds.
     minds = getattr(subscription.allowance, what) is not None
     used = getattr(await work.subscriptions.used(at=work.now), what) - own if minds else 0
@@ -203,36 +203,6 @@ async def _asked(page: Awaitable[str]) -> plans.PageView:
 # --- what Stripe says --------------------------------------------------------------------------
 
 
-class ApplySubscription(Command[bool], frozen=True, kw_only=True):
-    """Take over how a subscription is at Stripe, as of a time. Returns whether anything changed.
-
-    What is older than what is known changes nothing, and neither does what is known already. The OWNER is
-    mailed when paying failed, when it worked again, and when it is over.
-    """
-
-    needs = None
-    internal = True
-
-    plan: Plan
-    interval: Interval
-    status: SubscriptionStatus
-    period_starts_at: fields.Moment
-    period_ends_at: fields.Moment
-    trial_ends_at: fields.Moment | None = None
-    cancels_at: fields.Moment | None = None
-    customer_ref: _Ref
-    subscription_ref: _Ref
-    as_of: fields.Moment
-
-    async def run(self, work: Work) -> bool:
-        before = await work.subscriptions.current(at=work.now, lock=True)
-        after = before.bought(**self.given(), at=work.now)
-        if after is before:
-            return False
-        await keep(work, before, after)
-        return True
-
-
 async def keep(work: Work, before: Subscription, after: Subscription) -> None:
     """Have a subscription be as Stripe says, and mail the OWNER what changed."""
     work.save(after)
@@ -244,6 +214,9 @@ async def keep(work: Work, before: Subscription, after: Subscription) -> None:
 async def _about(work: Work, before: Subscription, after: Subscription) -> Letter | None:
     """What the OWNER is mailed about a change, if anything."""
     company = (await work.companies.current()).name
+    second = after.second_ref
+    if second is not None and second != before.second_ref:
+        return letters.SubscribedTwice(company=company, first=after.subscription_ref or "", second=second)
     if after.status is before.status or (
         after.status is SubscriptionStatus.ACTIVE and before.status is not SubscriptionStatus.PAST_DUE
     ):

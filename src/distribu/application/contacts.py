@@ -74,17 +74,21 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
     password_hash: Hash
 
     async def run(self, work: Work) -> None:
-        company, login, customer = await work.together(
-            work.companies.current(), work.logins.by_email(self.email), work.customers.by_email(self.email)
-        )
+        company = await work.companies.current()
         if company.registration is Registration.CLOSED:
             raise Refused("registration_closed")
+        # Before anybody is looked up, so that a full plan does not tell who is known. No place is taken:
+        # that is for whoever proves their address.
+        await billing.admit(work, Counted.CUSTOMERS, take=False)
+        login, customer = await work.together(
+            work.logins.by_email(self.email), work.customers.by_email(self.email)
+        )
         if login is None and customer is None:
             await self._new(work, company)
         elif login is None:
             # Staff made this customer: an address alone proves nothing, so nobody becomes it by typing one.
             work.mail(self.email, letters.AskTheStore(company=company.name))
-        elif login.credentials.verified_at is None and login.credentials.password_hash is not None:
+        elif login.credentials.unproven:
             again = login.credentials.change_password(self.password_hash, at=work.now)
             letter = letters.VerifyYourEmail(**await store_of(work))
             work.save(mail_link(work, again, Purpose.VERIFY, self.email, letter))
@@ -92,7 +96,6 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
             work.mail(self.email, letters.AlreadyRegistered(company=company.name))
 
     async def _new(self, work: Work, company: Company) -> None:
-        await billing.admit(work, Counted.CUSTOMERS)
         waits = company.registration is Registration.APPROVAL
         customer = Customer.create(
             company_id=work.company_id,
@@ -100,7 +103,7 @@ class KeepRegistration(Command[None], frozen=True, kw_only=True):
             at=work.now,
             email=self.email,
             name=self.name,
-            status=CustomerStatus.PENDING if waits else CustomerStatus.ACTIVE,
+            status=CustomerStatus.PENDING,
         )
         contact = Contact.add(
             company_id=work.company_id,

@@ -126,12 +126,16 @@ class EditCustomer(Command[Customer], frozen=True, kw_only=True):
                 )
                 for place, one in enumerate(self.addresses)
             )
-        was_blocked = customer.status is CustomerStatus.BLOCKED
-        customer = customer.edit(changes, at=work.now)
-        if was_blocked and customer.status is not CustomerStatus.BLOCKED:
-            await billing.admit(work, Counted.CUSTOMERS)  # who is blocked takes no place
-        work.save(customer)
-        return customer
+        after = customer.edit(changes, at=work.now)
+        await keep(work, customer, after)
+        return after
+
+
+async def keep(work: Work, before: Customer, after: Customer) -> None:
+    """Save a customer as it became. Who may order from now on takes a place. Raises `PaymentRequired`."""
+    if after.status is CustomerStatus.ACTIVE and before.status is not CustomerStatus.ACTIVE:
+        await billing.admit(work, Counted.CUSTOMERS)
+    work.save(after)
 
 
 class ReadCustomer(Query[CustomerDetail], frozen=True, kw_only=True):

@@ -67,7 +67,8 @@ class Subscriptions(Protocol):
         ...
 
     def used(self, *, at: datetime) -> Read[Used]:
-        """How many there are of what a plan counts, and how many orders were made in the month of ``at``."""
+        """How many there are of what a plan counts, and how many orders were made in the month of ``at``: in
+        a later one if any was, which is so where clocks differ."""
         ...
 
 

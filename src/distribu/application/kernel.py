@@ -48,9 +48,19 @@ from distribu.application.refusals import Refusals
 from distribu.domain.access import Actor, ActorKind, Permission
 from distribu.domain.accounts import REALM
 from distribu.domain.audit import Entry
+from distribu.domain.billing import not_accepting
 from distribu.domain.cards import holds_card
 from distribu.domain.entity import Entity, Numbered
-from distribu.domain.errors import Bug, Busy, Forbidden, InDoubt, Invalid, RateLimited, Refused
+from distribu.domain.errors import (
+    Bug,
+    Busy,
+    Forbidden,
+    InDoubt,
+    Invalid,
+    PaymentRequired,
+    RateLimited,
+    Refused,
+)
 from distribu.domain.values import CompanyId, Secret
 
 R = TypeVar("R")
@@ -457,6 +467,8 @@ class Distribu:
             outcome = refusal.code
             if isinstance(refusal, Forbidden):
                 await self.refusals.note(actor, request.__name__, refusal)
+            if isinstance(refusal, PaymentRequired) and actor.is_outsider:
+                raise not_accepting() from None
             raise
         except InDoubt:
             outcome = "outcome_unknown"

@@ -211,6 +211,14 @@ class PlanTaken(Letter, frozen=True, kw_only=True):
     plan: str
 
 
+class SubscribedTwice(Letter, frozen=True, kw_only=True):
+    """To the owner: two subscriptions were bought, and both are paid."""
+
+    company: str
+    first: str
+    second: str
+
+
 class SubscriptionEnds(Letter, frozen=True, kw_only=True):
     """To the owner: the subscription is to end at a time."""
 

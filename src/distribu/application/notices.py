@@ -8,7 +8,7 @@ the newer, whatever any clock says.
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -29,6 +29,7 @@ from distribu.application.ports import (
 )
 from distribu.domain.access import Actor, Permission
 from distribu.domain.accounts import REALM
+from distribu.domain.billing import Interval, Plan, Subscription, SubscriptionStatus
 from distribu.domain.errors import Busy, NotFound, Refused
 from distribu.domain.notices import (
     HEEDED,
@@ -59,6 +60,9 @@ RETRYING_S: Final = 180.0
 AT_ONCE: Final = 8
 """How many are tried again at once. When none of them gets through, no more is asked of Stripe."""
 
+SAID_MAX: Final = 3
+"""A subscription that counts, a second one, and the one that a notice is about."""
+
 _Ref = Annotated[str, Meta(min_length=1, max_length=REF_MAX)]
 _Error = Annotated[str, Meta(max_length=500)]
 NOTICES_MAX: Final = 100
@@ -68,6 +72,28 @@ def _bounded(amount: Any) -> Decimal:
     if not isinstance(amount, Decimal) or not amount.is_finite() or abs(amount) > 10**14:
         raise ValueError("must be an amount of money")
     return amount
+
+
+class Said(fields.Value, frozen=True, kw_only=True):
+    """How a subscription is at Stripe, as one request of ours gives it to another."""
+
+    plan: Plan
+    interval: Interval
+    status: SubscriptionStatus
+    began_at: fields.Moment
+    period_starts_at: fields.Moment
+    period_ends_at: fields.Moment
+    trial_ends_at: fields.Moment | None
+    cancels_at: fields.Moment | None
+    customer_ref: _Ref
+    subscription_ref: _Ref
+
+    def applied(self, to: Subscription, *, at: datetime) -> Subscription:
+        """The subscription as it is after that."""
+        return to.bought(**{name: getattr(self, name) for name in self.__struct_fields__}, at=at)
+
+
+AllSaid = Annotated[tuple[Said, ...], Meta(max_length=SAID_MAX)]
 
 
 class Told(fields.Value, frozen=True, kw_only=True):
@@ -118,10 +144,11 @@ async def hear(outside: Outside, body: bytes, signature: str | None) -> NoticeSt
     it is to be sent again.
     """
     notice = _payments(outside).read(body, signature, now=outside.clock.now())
-    return await _see_to(outside, _told(notice), notice.company_id, until_s=_asking(outside))
+    return await _see_to(outside, _told(notice), notice.company_id, until_s=asking(outside))
 
 
-def _asking(outside: Outside) -> float:
+def asking(outside: Outside) -> float:
+    """Until when Stripe may be asked, for a notice that is seen to now."""
     return outside.clock.elapsed() + ASKING_S
 
 
@@ -164,7 +191,7 @@ async def _see_to(
         return await outside.inside(company_id or REALM, ignored, system=True)
     wait_s = billing.AWAY_S
     try:
-        return await _take(outside, told, company_id, until_s)
+        return await take(outside, told, company_id, until_s)
     except PaymentsAway as away:
         status, error = NoticeStatus.FAILED if last else NoticeStatus.WAITING, str(away)
         wait_s = away.retry_after_s or wait_s
@@ -208,7 +235,7 @@ class FindPayer(Query[CompanyId | None], frozen=True, kw_only=True):
         return found
 
 
-async def _take(outside: Outside, told: Told, company_id: CompanyId, until_s: float) -> NoticeStatus:
+async def take(outside: Outside, told: Told, company_id: CompanyId, until_s: float) -> NoticeStatus:
     """Ask how it stands and apply that, until nothing else was applied in between.
 
     Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so.
@@ -219,11 +246,12 @@ async def _take(outside: Outside, told: Told, company_id: CompanyId, until_s: fl
         )
         if done:
             return NoticeStatus.APPLIED
-        ref = told.subscription_ref or (known if told.type == PAYER_DELETED else None)
-        as_of = outside.clock.now()
-        bought = None if ref is None else await _asked(outside, ref, until_s)
-        said = None if bought is None else _said(bought, as_of)
-        take = TakeNotice(told=told, said=said, turn=turn)
+        said = []
+        for ref in _asked_about(told, known):
+            bought = await _asked(outside, ref, until_s)
+            if bought is not None and bought.status is not None:
+                said.append(said_of(bought, bought.status))
+        take = TakeNotice(told=told, said=tuple(said), turn=turn)
         if await outside.inside(company_id, take, system=True):
             return NoticeStatus.APPLIED
     raise Busy("busy", retry_after_s=1)
@@ -238,40 +266,51 @@ async def _asked(outside: Outside, ref: str, until_s: float) -> Bought | None:
         raise PaymentsAway("Stripe did not answer in time") from None
 
 
-def _said(it: Bought, as_of: fields.Moment) -> billing.ApplySubscription | None:
-    """What was bought, as a command says it; nothing before it began."""
-    if it.status is None:
-        return None
-    return billing.ApplySubscription(
+def _asked_about(told: Told, known: Sequence[str]) -> Sequence[str]:
+    """The subscriptions that a notice is a reason to ask about.
+
+    Those that are known before another one: that one counts only when they do not run any more.
+    """
+    if told.type == PAYER_DELETED:
+        return known
+    if told.subscription_ref is None:
+        return ()
+    return known if told.subscription_ref in known else [*known, told.subscription_ref]
+
+
+def said_of(it: Bought, status: SubscriptionStatus) -> Said:
+    """What was bought, and has begun, as a command says it."""
+    return Said(
         plan=it.plan,
         interval=it.interval,
-        status=it.status,
+        status=status,
+        began_at=it.began_at,
         period_starts_at=it.period_starts_at,
         period_ends_at=it.period_ends_at,
         trial_ends_at=it.trial_ends_at,
         cancels_at=it.cancels_at,
         customer_ref=it.customer_ref,
         subscription_ref=it.subscription_ref,
-        as_of=as_of,
     )
 
 
-class FindTurn(Query[tuple[bool, int, str | None]], frozen=True, kw_only=True):
-    """Whether a notice was applied, how many were, and the subscription that is known; for a process."""
+class FindTurn(Query[tuple[bool, int, Sequence[str]]], frozen=True, kw_only=True):
+    """Whether a notice was applied, how many were, and the subscriptions that are known, the one that counts
+    first; for a process."""
 
     needs = None
     internal = True
 
     notice_id: fields.Uuid
 
-    async def run(self, reads: Reads) -> tuple[bool, int, str | None]:
+    async def run(self, reads: Reads) -> tuple[bool, int, Sequence[str]]:
         # In this order: what is applied in between makes the turn an old one, and is seen when it is taken.
         turn, notice, current = await reads.together(
             reads.notices.turn(),
             reads.notices.get(self.notice_id),
             reads.subscriptions.current(at=reads.now),
         )
-        return notice is not None and notice.done, turn, current.subscription_ref
+        return notice is not None and notice.done, turn, current.refs
 
 
 class TakeNotice(Command[bool], frozen=True, kw_only=True):
@@ -284,7 +323,7 @@ class TakeNotice(Command[bool], frozen=True, kw_only=True):
     internal = True
 
     told: Told
-    said: billing.ApplySubscription | None
+    said: AllSaid
     turn: Annotated[int, Meta(ge=0, le=2**31 - 2)]
 
     async def run(self, work: Work) -> bool:
@@ -302,10 +341,8 @@ class TakeNotice(Command[bool], frozen=True, kw_only=True):
             and await work.notices.paid(told.invoice_ref)
         )
         after = before
-        if self.said is not None:
-            # The turn says that this is the newest; clocks of two servers may differ.
-            as_of = max(self.said.as_of, before.known_at or self.said.as_of)
-            after = before.bought(**self.said.given("as_of"), as_of=as_of, at=work.now)
+        for one in self.said:  # the turn says that this is the newest
+            after = one.applied(after, at=work.now)
         if told.type == TRIAL_ENDING:
             warned = after.warn(at=work.now)
             if warned is not after:
@@ -375,7 +412,7 @@ class RetryNotice(Process[NoticeStatus], frozen=True, kw_only=True):
         kept = await outside.inside(self.company_id, FindNotice(notice_id=self.notice_id), system=True)
         if kept is None:
             raise NotFound("notice_not_found")
-        return await _see_to(outside, _again(kept), None, until_s=_asking(outside), last=self.last)
+        return await _see_to(outside, _again(kept), None, until_s=asking(outside), last=self.last)
 
 
 async def retry_notices(distribu: Distribu) -> int:
@@ -461,7 +498,7 @@ class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
         kept = await outside.inside(company_id or REALM, FindNotice(notice_id=id), system=True)
         if kept is None:
             raise NotFound("notice_not_found")
-        told, hint, until_s = _again(kept), None, _asking(outside)
+        told, hint, until_s = _again(kept), None, asking(outside)
         if company_id is None and kept.subscription_ref is not None:
             try:
                 bought = await _asked(outside, kept.subscription_ref, until_s)

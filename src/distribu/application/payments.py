@@ -74,13 +74,14 @@ class Bought:
 
     ``status`` is TRIALING, ACTIVE, PAST_DUE (paying failed and is tried again) or CANCELED (it is over, or
     paying failed for good); None when it never began: the first payment is awaited, or did not come in time.
-    The period is the one that is paid for, or is to be. ``cancels_at`` is when it will end, once that is
-    known. ``company_id`` is None when it was not made by us.
+    ``began_at`` is when it was bought. The period is the one that is paid for, or is to be. ``cancels_at``
+    is when it will end, once that is known. ``company_id`` is None when it was not made by us.
     """
 
     plan: Plan
     interval: Interval
     status: SubscriptionStatus | None
+    began_at: datetime
     period_starts_at: datetime
     period_ends_at: datetime
     trial_ends_at: datetime | None

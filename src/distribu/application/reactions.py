@@ -73,6 +73,7 @@ AUDIT_ONLY: Final[frozenset[type[Event]]] = frozenset(
         audit.AccessRefused,
         audit.CustomEntry,
         billing.PlanSet,
+        billing.SubscribedTwice,
         billing.SubscriptionCanceled,
         billing.SubscriptionPastDue,
         billing.SubscriptionRecovered,

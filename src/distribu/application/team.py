@@ -21,8 +21,8 @@ from distribu.application.ports import Member, Page
 from distribu.application.sessions import SwitchTo
 from distribu.domain.access import ROLE_PERMISSIONS, ActorKind, Permission, Role
 from distribu.domain.accounts import REALM, Credentials, Link, User
-from distribu.domain.billing import Counted, Subscription
-from distribu.domain.errors import Conflict, Forbidden, NotFound, Refused
+from distribu.domain.billing import Counted, Subscription, not_accepting
+from distribu.domain.errors import Conflict, Forbidden, NotFound, PaymentRequired, Refused
 from distribu.domain.team import INVITATIONS_MAX, Company, Invitation, Membership, Registration
 from distribu.domain.values import CompanyId, Secret, canonical_email
 
@@ -442,10 +442,7 @@ class AcceptInvitation(Process[None], frozen=True, kw_only=True):
             REALM, AddUser(email=offer.email, full_name=self.full_name, password_hash=password_hash)
         )
         # From here on the same link works for the account that there is now, signed in.
-        await outside.inside(
-            link.company_id,
-            TakePlace(invitation_id=link.subject, digest=link.digest.hex(), user_id=user.id),
-        )
+        await _take(outside, link, user.id)
 
 
 class AcceptInvitationAs(Process[None], frozen=True, kw_only=True):
@@ -464,11 +461,20 @@ class AcceptInvitationAs(Process[None], frozen=True, kw_only=True):
         link, offer = await _offered(outside, self.token)
         if offer.email != outside.actor.label:
             raise Forbidden("another_address")
-        await outside.inside(
-            link.company_id,
-            TakePlace(invitation_id=link.subject, digest=link.digest.hex(), user_id=outside.actor.id),
-        )
+        await _take(outside, link, outside.actor.id)
         await outside.inside(REALM, SwitchTo(company_id=link.company_id))
+
+
+async def _take(outside: Outside, link: Link, user_id: str) -> None:
+    """Take the place for a user, who is not of the company yet: what it pays for is not told them.
+
+    Raises `Refused` (invalid_token, not_accepting), `Conflict` (already_member).
+    """
+    place = TakePlace(invitation_id=link.subject, digest=link.digest.hex(), user_id=user_id)
+    try:
+        await outside.inside(link.company_id, place)
+    except PaymentRequired:
+        raise not_accepting() from None
 
 
 async def _offered(outside: Outside, token: str) -> tuple[Link, profiles.OfferView]:

@@ -175,6 +175,11 @@ class Actor:
         if self.ip is not None:
             _kept("ip", self.ip, IP_MAX)
 
+    @property
+    def is_outsider(self) -> bool:
+        """Whether they are not of the company: a visitor, or somebody who acts for a customer."""
+        return self.kind is ActorKind.CUSTOMER or Permission.VISIT in self.permissions
+
     def require(self, permission: Permission | None) -> None:
         """Raises `Forbidden` unless this actor holds ``permission`` (None: anyone who got this far)."""
         if permission in self.permissions:

@@ -280,6 +280,11 @@ class Credentials(Entity):
             events=(CredentialsCreated(verified=verified),),
         )
 
+    @property
+    def unproven(self) -> bool:
+        """Whether somebody chose a password for themselves, and has not proven the address yet."""
+        return self.verified_at is None and self.password_hash is not None
+
     def issue(self, purpose: Purpose, entropy: bytes, *, at: datetime, new_email: str | None = None) -> Self:
         """Have one link out for this purpose: the one before it is good for nothing any more."""
         kept = tuple(ticket for ticket in self.tickets if ticket.purpose is not purpose)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
 from distribu.domain.entity import Entity, Event, edited
-from distribu.domain.errors import PaymentRequired
+from distribu.domain.errors import PaymentRequired, Refused
 from distribu.domain.values import CompanyId
 
 
@@ -42,9 +42,9 @@ class SubscriptionStatus(StrEnum):
 class Counted(StrEnum):
     """What a plan counts, by the name of its number in `Allowance` and `Used`.
 
-    Products are those not archived, customers those not blocked; seats are members and the invitations
-    that are open. Orders are those made in a calendar month of UTC, whenever they were placed, cancelled
-    ones too.
+    Products are those not archived, customers those that may order (ACTIVE); seats are members and the
+    invitations that are open. Orders are those made in a calendar month of UTC, whenever they were placed,
+    cancelled ones too.
     """
 
     PRODUCTS = "products"
@@ -145,6 +145,15 @@ class SubscriptionCanceled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribedTwice(Event):
+    """A second one runs at Stripe, and is paid too; ``counts`` is the one that does."""
+
+    name: ClassVar[str] = "subscription.doubled"
+    ref: str
+    counts: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialEnding(Event):
     """The OWNER is told that the trial ends in so many days."""
 
@@ -175,7 +184,8 @@ class Subscription(Entity):
 
     A company without one was founded where nothing is sold, and is `unlimited`. ``cancels_at`` is when it
     will end, once that is known. ``told`` is how many days before the end of the trial the OWNER was told
-    last. ``known_at`` is as of when Stripe said what is here: what it said before that is older news.
+    last. ``second_ref`` is another one that runs at Stripe, since two were bought: it counts when the first
+    is over. ``plan_set_at`` is when an operator gave it a plan: what was bought before that counts no more.
     """
 
     id: CompanyId
@@ -188,8 +198,9 @@ class Subscription(Entity):
     cancels_at: datetime | None = None
     customer_ref: str | None = None
     subscription_ref: str | None = None
+    second_ref: str | None = None
+    plan_set_at: datetime | None = None
     told: int | None = None
-    known_at: datetime | None = None
 
     @classmethod
     def unlimited(cls, company_id: CompanyId, *, at: datetime) -> Self:
@@ -264,18 +275,24 @@ class Subscription(Entity):
         cancels_at: datetime | None,
         customer_ref: str,
         subscription_ref: str,
-        as_of: datetime,
+        began_at: datetime,
         at: datetime,
     ) -> Self:
-        """What Stripe said of it ``as_of`` a time; itself when that is older news, or no news.
+        """What Stripe says of one that ``began_at`` a time; itself when that is no news. It must be newer
+        than what was said before.
 
-        That another subscription than the one that is known has ended is no news either. One that has ended
-        says nothing of who paid it: the customer can have been deleted since.
+        Of two that run the one that is known counts, and the other one is kept in mind. One that began before
+        an operator set a plan counts no more: what is paid there is between the two, and a job that asks
+        Stripe must not undo what a person decided. One that has ended says nothing of who paid it: the
+        customer can have been deleted since.
         """
-        if self.known_at is not None and as_of < self.known_at:
+        if self.plan_set_at is not None and began_at <= self.plan_set_at:
             return self
-        if status in _OVER and subscription_ref != self.subscription_ref:
-            return self
+        if subscription_ref != self.subscription_ref:
+            if status in _OVER:
+                return self._single(at=at) if subscription_ref == self.second_ref else self
+            if self.live:
+                return self if self.second_ref else self._doubled(subscription_ref, at=at)
         said = {
             "plan": plan,
             "interval": interval,
@@ -286,12 +303,26 @@ class Subscription(Entity):
             "cancels_at": cancels_at,
             "customer_ref": self.customer_ref if status in _OVER else customer_ref,
             "subscription_ref": subscription_ref,
+            "second_ref": None if subscription_ref == self.second_ref else self.second_ref,
         }
         before, after = edited(self, said)
         if not after:
             return self
         kind = _why(self.status, after.get("status"))
-        return self._changed(kind(before=before, after=after), at=at, known_at=as_of, **after)
+        return self._changed(kind(before=before, after=after), at=at, **after)
+
+    def _doubled(self, ref: str, *, at: datetime) -> Self:
+        event = SubscribedTwice(ref=ref, counts=self.subscription_ref)
+        return self._changed(event, at=at, second_ref=ref)
+
+    def _single(self, *, at: datetime) -> Self:
+        event = SubscriptionUpdated(before={"second_ref": self.second_ref}, after={"second_ref": None})
+        return self._changed(event, at=at, second_ref=None)
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The subscriptions at Stripe that are known, the one that counts first."""
+        return tuple(ref for ref in (self.subscription_ref, self.second_ref) if ref is not None)
 
     @property
     def live(self) -> bool:
@@ -330,14 +361,17 @@ class Subscription(Entity):
     def set_plan(self, plan: Plan, *, at: datetime) -> Self:
         """Give it a plan that is paid otherwise, from now on; itself when it has it.
 
-        What Stripe says of a subscription it had counts no more; a new one that is bought there does.
+        What Stripe says of a subscription it had counts no more, whether that still runs or not; a new one
+        that is bought there does.
         """
         given = SubscriptionStatus.UNLIMITED if plan is Plan.UNLIMITED else SubscriptionStatus.ACTIVE
-        nothing = dict.fromkeys(
-            ("interval", "trial_ends_at", "period_starts_at", "period_ends_at", "cancels_at")
-        )
-        before, after = edited(self, {"plan": plan, "status": given, "subscription_ref": None, **nothing})
-        return self._changed(PlanSet(before=before, after=after), at=at, **after) if after else self
+        at_stripe = ("interval", "period_starts_at", "period_ends_at", "cancels_at")
+        refs = ("subscription_ref", "second_ref")
+        nothing = dict.fromkeys((*at_stripe, *refs, "trial_ends_at"))
+        before, after = edited(self, {"plan": plan, "status": given, **nothing})
+        if not after:
+            return self
+        return self._changed(PlanSet(before=before, after=after), at=at, plan_set_at=at, **after)
 
     def _changed(self, event: Event, *, at: datetime, **changes: object) -> Self:
         if not self.version:
@@ -366,6 +400,12 @@ def _why(before: SubscriptionStatus, after: SubscriptionStatus | None) -> _Chang
 def unpaid() -> PaymentRequired:
     """What a company is told whose trial or subscription is over."""
     return PaymentRequired("payment_required", fields={"changeAt": CHANGE_AT})
+
+
+def not_accepting() -> Refused:
+    """What is said of either to whoever is not of the company: nothing of what it pays for, or how much it
+    has."""
+    return Refused("not_accepting")
 
 
 _WORDS: Final = {

@@ -25,7 +25,8 @@ ADDRESSES_MAX: Final = 100
 
 
 class CustomerStatus(StrEnum):
-    """Only an ACTIVE customer can order. PENDING waits for the company's approval."""
+    """Only an ACTIVE customer can order. PENDING waits: for whoever registered to prove the address, or for
+    the company's approval."""
 
     ACTIVE = "ACTIVE"
     PENDING = "PENDING"
@@ -109,6 +110,13 @@ class Customer(Entity):
             fields=tuple(sorted(after)),
         )
         return self._after(event, at=at, **after)
+
+    def proven(self, *, opened: bool, at: datetime) -> Self:
+        """Whoever registered has proven the address; where the store is ``opened`` to all, they may order."""
+        changes: dict[str, Any] = {"email_verified": True}
+        if opened and self.status is CustomerStatus.PENDING:
+            changes["status"] = CustomerStatus.ACTIVE
+        return self.edit(changes, at=at)
 
     def address(self, id: AddressId) -> Address:
         """One of this customer's addresses. Raises `NotFound`."""

@@ -65,6 +65,7 @@ CODES: Final[Mapping[str, str]] = {
     "plan_limit": "The plan allows no more of these.",
     "payment_required": "The trial or the subscription is over: what is there can be read, exported and "
     "worked on, and for anything new a plan is to be bought.",
+    "not_accepting": "Nothing new is taken here at the moment; whoever runs it knows why.",
     # what is bought
     "nothing_sold": "Nothing is sold here: every company may use everything.",
     "nothing_bought": "Nothing was bought yet: there is nothing to change.",

@@ -22,6 +22,7 @@ Exit codes (`operating.EXIT` has those of refusals):
 22  the receiver is wrong in something, or not all was tried (``webhook attack``)
 23  the job failed (``cron run``)
 24  records of the audit log have waited too long to be sealed (``audit verify``)
+25  what is known here is not what is known at Stripe (``billing sync``)
 ==  ==========================================================================
 
 Results go to stdout; with ``--json`` as exactly one JSON object, lists as ``{"data": [...],
@@ -36,6 +37,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import rich_click as click
@@ -48,7 +50,7 @@ from distribu.application.access import CreateApiKey, ListApiKeys, RevokeApiKey
 from distribu.application.kernel import Distribu
 from distribu.application.platform import ListCompanies, ResumeCompany, SuspendCompany
 from distribu.application.team import CreateCompany
-from distribu.container import migrated, purging, running
+from distribu.container import STRIPE_PATH, migrated, purging, running
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.values import ApiKeyId
 from distribu.entrypoints import (
@@ -73,7 +75,7 @@ _CODES_TOLD: Final = (
     "Exit codes: 0 done; 1 a bug, a signal or a no; 2 not understood; 3 cannot start; refused: 10 malformed, "
     "11 unknown key, 12 plan, 13 not allowed, 14 not found, 15 taken, 16 changed meanwhile, 17 a rule of "
     "the business, 18 too busy, 19 too often; 20 the audit log is not as it was sealed; 21 not genuine; 22 a "
-    "receiver is wrong; 23 a job failed; 24 nobody seals the audit log."
+    "receiver is wrong; 23 a job failed; 24 nobody seals the audit log; 25 billing differs."
 )
 _DOCS: Final = "/api/v1/docs"
 
@@ -114,7 +116,7 @@ def serve(worker: bool, demo: bool, host: str | None, port: int | None, data_dir
         if demo:
             async with running(ready) as distribu:
                 made = await demo_company.prepare(distribu)
-        await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made, settings.data_path))
+        await serving.serve(ready, worker=worker, ready=lambda url: _where(url, made, settings))
 
     settings = operating.settings(host=host, port=port, data_dir=data_dir)
     if demo and not (settings.production or settings.stripe_key or "DISTRIBU_STRIPE_STUB" in os.environ):
@@ -122,17 +124,24 @@ def serve(worker: bool, demo: bool, host: str | None, port: int | None, data_dir
     operating.until_told(settings, run)
 
 
-def _where(url: str, demo: demo_company.Demo | None, data: Path, *, served: bool = True) -> None:
+def _where(url: str, demo: demo_company.Demo | None, settings: Settings, *, served: bool = True) -> None:
     """Where to look, and what with. Unless it is ``served``, ``url`` is where it would be."""
     shown = {"url": url, "docs": url + _DOCS}
+    with_ = {"DISTRIBU_DATA_DIR": str(settings.data_path)}
+    if settings.stripe_stub:
+        shown["stripe"] = url + STRIPE_PATH
+        # Or a command would sell nothing, and a company that it makes could use everything.
+        with_ |= {"DISTRIBU_STRIPE_STUB": "true", "DISTRIBU_PORT": str(urlsplit(url).port)}
     if demo is not None:
         shown |= {"company": demo_company.SLUG, "key": demo.key, "order": demo.curl(url)}
     if showing.in_json():
         click.echo(views.encode(shown))
         return
-    here = f"DISTRIBU_DATA_DIR={shlex.quote(str(data))} {_program()}"
+    here = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in with_.items()), _program()])
     if served:
         click.echo(f"Distribu is at {url}, and what it can do at {shown['docs']}")
+        if settings.stripe_stub:
+            click.echo(f"Plans are sold by a Stripe that is none, at {shown['stripe']}")
     else:
         click.echo(f"The demo company is ready. To serve it at {url}:\n\n{here} serve\n")
     if demo is not None:
@@ -208,7 +217,7 @@ def demo(orders: Path | None, url: str | None, key: str | None, data_dir: str | 
         settings = operating.settings(data_dir=data_dir)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         made = operating.on_distribu(settings, demo_company.prepare)
-        _where(f"http://{host}:{settings.port}", made, settings.data_path, served=False)
+        _where(f"http://{host}:{settings.port}", made, settings, served=False)
         return
     from distribu.entrypoints.demo import invoices  # its HTTP client is slow to load
 

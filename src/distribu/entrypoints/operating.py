@@ -35,6 +35,7 @@ CANNOT_START: Final = 3
 NOT_GENUINE: Final = 21
 RECEIVER_WRONG: Final = 22
 JOB_FAILED: Final = 23
+BILLING_DIFFERS: Final = 25
 EXIT: Final[Mapping[type[Refused], int]] = {
     errors.Invalid: 10,
     errors.Unauthenticated: 11,

@@ -30,7 +30,7 @@ class Subscriptions(Finder):
             invited = sum(it.open for it in mine(Invitation))
             return Used(
                 products=sum(it.archived_at is None for it in mine(Product)),
-                customers=sum(it.status is not CustomerStatus.BLOCKED for it in mine(Customer)),
+                customers=sum(it.status is CustomerStatus.ACTIVE for it in mine(Customer)),
                 seats=members + invited,
                 orders_a_month=self.tx.shelf.made_in(month_of(at)),
             )

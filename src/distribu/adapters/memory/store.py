@@ -166,8 +166,8 @@ class _Shelf:
         )
 
     def made_in(self, month: int) -> int:
-        """How many orders were made in a month, if it is the last in which any was."""
-        return self.made[1] if self.made[0] == month else 0
+        """How many orders were made in a month, if none was in a later one; else in that one."""
+        return self.made[1] if self.made[0] >= month else 0
 
     def count(self, made: Entity) -> None:
         """Count an order in its month, as far as the subscription allows it."""
@@ -175,7 +175,7 @@ class _Shelf:
         already = self.made_in(month)
         for it in self.entities[Subscription].values():
             it.admit(Counted.ORDERS, already, at=made.created_at)
-        self.made = (month, already + 1)
+        self.made = (max(month, self.made[0]), already + 1)
 
     def erase(self, label: str, known: Iterable[str]) -> set[str]:
         """Take a person out of the log, with those accounts. Returns of which entries."""

@@ -21,12 +21,12 @@ def _count(table: sa.Table, *those: sa.ColumnElement[bool]) -> sa.ScalarSelect[i
 
 
 _orders = sa.select(sa.func.coalesce(sa.func.sum(_counter.made), 0)).where(
-    mine(schema.order_numbers), _counter.month == sa.bindparam("month", type_=_counter.month.type)
+    mine(schema.order_numbers), _counter.month >= sa.bindparam("month", type_=_counter.month.type)
 )
 _used = Statement(
     sa.select(
         _count(schema.products, _product.archived_at.is_(None)),
-        _count(schema.customers, _customer.status != sa.literal_column(f"'{CustomerStatus.BLOCKED}'")),
+        _count(schema.customers, _customer.status == sa.literal_column(f"'{CustomerStatus.ACTIVE}'")),
         _count(schema.memberships, _member.removed_at.is_(None)),
         _count(schema.invitations, _invitation.accepted_at.is_(None), _invitation.revoked_at.is_(None)),
         _orders.scalar_subquery(),

@@ -13,7 +13,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKeyConstraint, Index, Tab
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 
 SCHEMA: Final = "distribu"
-HEAD: Final = "0018"
+HEAD: Final = "0019"
 """The migration this describes."""
 
 metadata: Final = sa.MetaData(schema=SCHEMA)
@@ -99,8 +99,9 @@ subscriptions = _entity(
     Column("cancels_at", _Time),
     Column("customer_ref", _text(255)),
     Column("subscription_ref", _text(255)),
+    Column("second_ref", _text(255)),
+    Column("plan_set_at", _Time),
     Column("told", sa.Integer),
-    Column("known_at", _Time),
     CheckConstraint("id = company_id", name="subscriptions_id"),
 )
 Index(

@@ -30,14 +30,15 @@ def _order_insert() -> Statement:
     """An order with its lines and its number; the counter is taken as late as can be.
 
     From here to the commit, the company's other orders wait. The counter counts the month too, and raises
-    when the subscription allows no more: nobody can be in between, since the row is locked.
+    when the subscription allows no more: nobody can be in between, since the row is locked. A month that
+    has begun by anybody's clock goes on: a server whose clock is behind counts in it, and begins none anew.
     """
     counter, orders, lines = schema.order_numbers, schema.orders, schema.order_lines
     month, now = (
         sa.bindparam("month", type_=counter.c.month.type),
         sa.bindparam("now", type_=counter.c.closes_at.type),
     )
-    already = sa.case((counter.c.month == month, counter.c.made), else_=0)
+    already = sa.case((counter.c.month >= month, counter.c.made), else_=0)
     made = sa.case(
         (now >= counter.c.closes_at, sa.func.distribu.unpaid()),
         (already >= counter.c.allowed, sa.func.distribu.over_plan(already, counter.c.allowed)),
@@ -46,7 +47,7 @@ def _order_insert() -> Statement:
     number = (
         sa.update(counter)
         .where(mine(counter))
-        .values(last=counter.c.last + 1, month=month, made=made)
+        .values(last=counter.c.last + 1, month=sa.func.greatest(counter.c.month, month), made=made)
         .returning(counter.c.last)
         .cte("number")
     )
