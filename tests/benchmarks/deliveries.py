@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ async def deliveries(settings: Settings, events: int) -> Sent:
         with psycopg.connect(settings.owner_database_url or "", autocommit=True) as owner:
             owner.execute("ANALYZE")
         with psycopg.connect(settings.queue_database_url or "", autocommit=True) as machine:
-            sent = _worked(settings, machine, events * RECEIVERS)
+            sent = _worked(settings, machine, port, events * RECEIVERS)
             row = machine.execute(
                 "SELECT payload FROM distribu.feed WHERE name = 'product.created' LIMIT 1"
             ).fetchone()
@@ -60,31 +61,36 @@ async def deliveries(settings: Settings, events: int) -> Sent:
     return Sent(*sent, bare["ms"], bare["per_s"])
 
 
-def _worked(settings: Settings, machine: "psycopg.Connection[Any]", total: int) -> tuple[float, float, float]:
-    def done() -> int:
+def _worked(
+    settings: Settings, machine: "psycopg.Connection[Any]", port: int, total: int
+) -> tuple[float, float, float]:
+    def heard() -> int:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/heard", timeout=5) as answer:
+            return int(answer.read())
+
+    def stored() -> int:
         row = machine.execute("SELECT count(*) FROM distribu.attempts").fetchone()
         return row[0] if row else 0
 
-    def until(count: float) -> int:
+    def until(count: float, done: Callable[[], int]) -> int:
         end = time.monotonic() + 300
-        while (sent := done() - before) < count:
+        while (sent := done()) < count:
             if time.monotonic() > end or worker.poll() is not None:
                 raise SystemExit(f"of {total} webhooks {sent} were sent")
             time.sleep(0.05)
         return sent
 
-    before = done()
     arguments = ["-m", "distribu", "worker", "--data-dir", str(settings.data_path)]
     worker = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         postgres = postmaster(settings.data_path)
-        first = until(total * WARM)
+        first = until(total * WARM, heard)
         begun, worker_s, postgres_s = time.perf_counter(), cpu_s(worker.pid), cpu_s(postgres)
-        last = until(total * 0.95)
+        last = until(total * 0.95, heard)
         seconds, count = time.perf_counter() - begun, last - first
         each = 1000 / count
         spent = (cpu_s(worker.pid) - worker_s) * each, (cpu_s(postgres) - postgres_s) * each
-        until(total)
+        until(total, stored)
         return *spent, count / seconds
     finally:
         worker.terminate()
