@@ -14,8 +14,8 @@ class Counts:
     ``buckets`` and ``seconds`` tell how long requests took, by name. ``answers`` are HTTP's, by class
     ("2xx"); ``deliveries`` and ``mails`` are attempts by what came of them; ``refusals`` are lacks of
     permission, by what the audit log got: "written", "left_out" or "failed". ``notices`` are what Stripe told
-    us, by what became of it: a status, or "refused" when it was not genuine. ``jobs`` are runs by name and
-    outcome, "running" for one that somebody else was at already.
+    us, by what became of it: a status, "put_off", "refused" when it was not genuine, or "stumbled".
+    ``jobs`` are runs by name and outcome, "running" for one that somebody else was at already.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ class Envelope(views.View, frozen=True, kw_only=True):
         int | None,
         Meta(
             description="The position of the event before it that this webhook was subscribed to, switched "
-            "on or not; null for the first. Another than the last to arrive: read `GET /events`.",
+            "on or not; null for the first. If that one has not come after some minutes, `GET /events` has it.",
             examples=[4710],
         ),
     ]

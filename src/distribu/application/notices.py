@@ -154,7 +154,7 @@ def asking(outside: Outside) -> float:
 
 def _payments(outside: Outside) -> Payments:
     if outside.payments is None:
-        raise NotFound("nothing_sold")
+        raise Refused("nothing_sold")
     return outside.payments
 
 
@@ -428,10 +428,11 @@ async def retry_notices(distribu: Distribu) -> int:
     async def retry(due: DueNotice) -> bool:
         nonlocal stumbled
         request = RetryNotice(company_id=due.company_id, notice_id=due.id, last=due.last)
-        outcome = "put_off"
+        outcome = "stumbled"
         try:
             outcome = (await distribu.run(Actor.system(due.company_id), request)).lower()
         except Busy:
+            outcome = "put_off"
             return False
         except Exception as mistake:
             log.exception("notice %s of company %s stumbled", due.id, due.company_id)
@@ -482,7 +483,8 @@ class FindNotices(Query[Sequence[KeptNotice]], frozen=True, kw_only=True):
 class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
     """See to something that Stripe told us once more. What was applied stays applied, once.
 
-    Raises `NotFound` (notice_not_found), and `Busy` (payments_away) when it fails again.
+    Raises `NotFound` (notice_not_found), `Refused` (nothing_sold, payments_refused), and `Busy`
+    (payments_away, busy) when it has to wait again.
     """
 
     needs = Permission.PLATFORM

@@ -320,7 +320,7 @@ class Backlog:
 class Queue(Protocol):
     """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities.
 
-    Nothing of a company that is not open is claimed: it waits until it is resumed; if deleted, for ever.
+    Of a company that is not open notices alone are claimed: the rest waits until it is resumed, if it ever is.
     """
 
     async def relay(self, *, limit: int, now: datetime) -> int:

@@ -67,7 +67,7 @@ CODES: Final[Mapping[str, str]] = {
     "worked on, and for anything new a plan is to be bought.",
     "not_accepting": "Nothing new is taken here at the moment; whoever runs it knows why.",
     # what is bought
-    "nothing_sold": "Nothing is sold here: every company may use everything.",
+    "nothing_sold": "Nothing is sold here.",
     "nothing_bought": "Nothing was bought yet: there is nothing to change.",
     "payments_refused": "Who takes the payments refused this; its operator has to look why.",
     "payments_away": "Who takes the payments does not answer; try again after the time given.",

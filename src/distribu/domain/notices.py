@@ -34,7 +34,10 @@ HEEDED: Final = frozenset(
 
 
 class NoticeStatus(StrEnum):
-    """What became of a notice. IGNORED: nothing follows from its type, or it is of nobody we know."""
+    """What became of a notice. WAITING: Stripe was away. FAILED: Stripe refused us, we made a mistake, or it
+    was tried for three days; as long as there is a ``due_at`` both are tried again. IGNORED: nothing follows
+    from its type, or it is of nobody we know.
+    """
 
     WAITING = "WAITING"
     FAILED = "FAILED"
@@ -113,8 +116,8 @@ def notice_id(ref: str) -> str:
 class Notice(Entity):
     """One thing that Stripe told us. ``ref`` is its id there, ``type`` and the other refs are Stripe's too.
 
-    While it is put off, it is tried again at ``due_at``: never when that is None. Once it is written
-    that is the machine's, as is ``tries``, how often it did. ``turn`` numbers what was applied to a
+    ``due_at`` is when it is tried again, None: never; ``tries`` says how often it was. Once it is stored the
+    queue alone writes both (docs/decisions/0029). ``turn`` numbers what was applied to a
     company's subscription: whoever asked Stripe before the last turn may have an older answer than what is
     known. What is of nobody we know is of the platform's realm.
     """

@@ -1,4 +1,4 @@
-"""The worker: committed events and mails out of the house, each receiver at its own pace."""
+"""The worker: events and mails go out, each receiver at its own pace; jobs run, audit logs are sealed."""
 
 import asyncio
 import logging
@@ -33,7 +33,11 @@ GATHER_S: Final = 0.02
 """How long a worker lets others come before it asks for more: one question for many, and not for each."""
 
 CLAIM_S: Final = 60.0
+"""How long a delivery or a mail is ours: an attempt, and a wait for a database that is away, fit in."""
+
 RELAY_BATCH: Final = 500
+"""Events that are moved in one turn."""
+
 SEAL_EVERY_S: Final = 1.0
 """How often what was recorded is sealed."""
 
@@ -73,7 +77,7 @@ class Places:
 
 
 class Worker:
-    """Relays and delivers until it is told to stop; any number of them share the work."""
+    """Relays, delivers, mails, seals and runs jobs until it is told to stop; any number share the work."""
 
     def __init__(self, distribu: Distribu, *, concurrency: int = 512, jobs: Sequence[Job] = JOBS) -> None:
         self.distribu = distribu
@@ -86,7 +90,14 @@ class Worker:
         self._stopped = asyncio.Event()
         self._flying: set[asyncio.Task[None]] = set()
         self._places = Places(max(PER_WEBHOOK, concurrency // COMPANIES))
-        self._turn = self._asked = self._enough = self._awaited = 0
+        self._turn = 0
+        """The number of the last claim."""
+        self._asked = 0
+        """Receivers who have not answered yet."""
+        self._enough = 0
+        """There is more to ask for once so few of them are left,"""
+        self._awaited = 0
+        """or none of the last claim."""
         self._posting: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -115,7 +126,9 @@ class Worker:
     async def _repeat(
         self, step: Callable[[], Awaitable[bool]], woken: asyncio.Event, enough: asyncio.Event
     ) -> None:
-        """Take steps: after one that left something soon, or when there is ``enough``; else when woken."""
+        """Take steps until `stop`. After one that left more to do the next comes at ``enough`` or in
+        `GATHER_S`; else when ``woken``, or after a pause that doubles up to `POLL_S`.
+        """
         pause_s = POLL_S
         while not self._stopped.is_set():
             woken.clear()
@@ -188,10 +201,13 @@ class Worker:
     async def _send(self) -> bool:
         """Send what is due and has a place. Returns whether more may be due than there were places for."""
         ports = self.distribu.ports
+        free = self.concurrency - len(self._flying)
+        if free <= 0:
+            return False  # whoever lands first says so
         self._room.clear()
         then = self._places.copy()
         parcels = await ports.queue.claim(
-            limit=self.concurrency - len(self._flying),
+            limit=free,
             per_webhook=PER_WEBHOOK,
             per_company=self._places.per_company,
             busy=then.webhooks,

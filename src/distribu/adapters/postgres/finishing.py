@@ -58,6 +58,7 @@ AWAY_S: Final = 20.0
 """How long what was sent waits for a database that is away: less than its claim, or it is sent again."""
 
 AGAIN_S: Final = 0.5
+"""Between two tries to reach it."""
 
 GATHER_S: Final = 0.01
 """How long a batch that is not full waits for others: they come in swarms, as their deliveries went out."""
@@ -157,8 +158,8 @@ class AttemptStore:
             self._storing = None
 
     async def _store(self, batch: Sequence[_Finish]) -> None:
-        """Store all in one transaction, when the database is away for a moment after that; if one of them
-        cannot be, each in its own.
+        """Store all in one transaction, tried again for `AWAY_S` while the database is away; if one of them
+        cannot be stored, each in its own.
         """
         loop = asyncio.get_running_loop()
         while True:

@@ -10,7 +10,7 @@ from distribu.application.kernel import Distribu
 from distribu.application.notices import HearNotice
 from distribu.application.payments import NOTICE_MAX
 from distribu.domain.access import Actor
-from distribu.domain.errors import Invalid
+from distribu.domain.errors import Busy, Invalid
 from distribu.entrypoints.http.wire import answer
 
 PATH: Final = "/stripe/events"
@@ -36,12 +36,15 @@ def notices(distribu: Distribu) -> list[HTTPRouteHandler]:
         signature = request.headers.get("stripe-signature")
         if signature is not None and len(signature) > HEADER_MAX:
             signature = None
-        outcome = "put_off"
+        outcome = "stumbled"
         try:
             asked = HearNotice(body=body, signature=signature)
             outcome = (await distribu.run(Actor.system(None, _LABEL), asked)).lower()
         except Invalid:
             outcome = "refused"
+            raise
+        except Busy:
+            outcome = "put_off"
             raise
         finally:
             distribu.counts.notices[outcome] += 1

@@ -207,7 +207,14 @@ async def work(settings: Settings, *, ready: Callable[[], None]) -> None:
         ready()
         await worker.run()
         counts = distribu.counts
-        log.info("attempted deliveries: %s; mails: %s", dict(counts.deliveries), dict(counts.mails))
+        of_jobs = {f"{job} {outcome}": times for (job, outcome), times in counts.jobs.items()}
+        log.info(
+            "attempted deliveries: %s; mails: %s; notices of Stripe's: %s; jobs: %s",
+            dict(counts.deliveries),
+            dict(counts.mails),
+            dict(counts.notices),
+            of_jobs,
+        )
 
 
 def _settle() -> None:
