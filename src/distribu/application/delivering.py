@@ -43,7 +43,7 @@ class Envelope(views.View, frozen=True, kw_only=True):
         int | None,
         Meta(
             description="The position of the event before it that this webhook was subscribed to, switched "
-            "on or not; null for the first. If that one has not come after some minutes, `GET /events` has it.",
+            "on or not; null for the first. If that one does not come for minutes, `GET /events` has it.",
             examples=[4710],
         ),
     ]

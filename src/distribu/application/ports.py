@@ -320,7 +320,7 @@ class Backlog:
 class Queue(Protocol):
     """What the machine owns: what is on its way, claims, attempts, expired keys. Never entities.
 
-    Of a company that is not open notices alone are claimed: the rest waits until it is resumed, if it ever is.
+    Of a company that is not open notices alone are claimed: the rest waits for it, if only for ever.
     """
 
     async def relay(self, *, limit: int, now: datetime) -> int:
