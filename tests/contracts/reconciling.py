@@ -9,7 +9,9 @@ from distribu import Actor, Harness, Refused, Role, Shop
 from distribu.adapters.memory import stripe as pretended
 from distribu.adapters.memory.stripe import PRICES
 from distribu.application import payments, reconciling
+from distribu.application.agenda import Outcome
 from distribu.application.billing import StartCheckout
+from distribu.application.jobs import named as job_named, run_now
 from distribu.application.ports import Bought, PaymentsAway, PaymentsRefused, Scope
 from distribu.application.reconciling import Difference, Differing, Looked, SyncBilling
 from distribu.application.team import EndCompany
@@ -53,6 +55,17 @@ async def bought(it: Buying) -> dict[str, Any]:
 
 
 class ReconcilingUseCases:
+    async def test_an_end_that_was_never_told_is_found_once_a_day(self, shop: Harness) -> None:
+        it = await buying(shop)
+        it.stripe.cancel((await bought(it))["id"], now=True)
+        assert (await it.current()).status is SubscriptionStatus.ACTIVE
+        ran = await run_now(it.shop.distribu, job_named("sync_billing"))
+        assert (ran.outcome, ran.count is not None and ran.count >= 1) == (Outcome.DONE, True)
+        assert (await it.current()).status is SubscriptionStatus.CANCELED
+
+    async def test_where_nothing_is_sold_nobody_is_asked(self, shop: Harness) -> None:
+        assert await reconciling.sync_billing(shop.distribu) == 0
+
     async def test_where_all_was_told_nothing_differs_and_nothing_is_written(
         self, shop: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -11,6 +11,7 @@ from distribu.application.agenda import Appointment, Outcome
 from distribu.application.billing import end_trials, warn_of_trial_ends
 from distribu.application.kernel import Distribu
 from distribu.application.notices import retry_notices
+from distribu.application.reconciling import sync_billing
 from distribu.application.shapes import Time, View, maybe, time
 from distribu.domain.errors import Conflict, NotFound
 
@@ -76,6 +77,7 @@ JOBS: Final[Sequence[Job]] = (
     Job(name="end_trials", action=end_trials, every=timedelta(minutes=10)),
     Job(name="warn_of_trial_ends", action=warn_of_trial_ends, every=timedelta(hours=1)),
     Job(name="retry_notices", action=retry_notices, every=timedelta(minutes=1)),
+    Job(name="sync_billing", action=sync_billing, every=timedelta(days=1), at=timedelta(hours=4)),
 )
 """All there are. A new one is a line here, and its action beside the use cases it runs."""
 

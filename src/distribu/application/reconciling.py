@@ -12,13 +12,13 @@ from typing import Any, Final
 from msgspec import structs
 
 from distribu.application import billing, notices
-from distribu.application.kernel import Outside, Process, Query, Reads
+from distribu.application.kernel import Distribu, Outside, Process, Query, Reads
 from distribu.application.notices import Told
 from distribu.application.payments import PAGE
 from distribu.application.platform import FindCompanies, NoteUse
 from distribu.application.ports import Bought, Payments, PaymentsAway, PaymentsRefused
 from distribu.application.shapes import View, camel, plain
-from distribu.domain.access import Permission, Standing
+from distribu.domain.access import Actor, Permission, Standing
 from distribu.domain.accounts import REALM
 from distribu.domain.billing import Subscription, SubscriptionStatus
 from distribu.domain.errors import Busy, Refused
@@ -32,7 +32,7 @@ UNANSWERED_MAX: Final = 5
 """After so many questions that Stripe did not answer, no more are asked."""
 
 SYNC: Final = "distribu.sync"
-"""The type of a notice that nobody sent: an operator had us ask."""
+"""The type of a notice that nobody sent: an operator had us ask, or the job of every day."""
 
 _COMPARED: Final = (
     *("plan", "interval", "status", "trial_ends_at", "period_starts_at", "period_ends_at", "cancels_at"),
@@ -130,6 +130,17 @@ class SyncBilling(Process[AsyncIterator[Difference | Looked]], frozen=True, kw_o
             raise Refused("nothing_sold")
         await outside.inside(REALM, NoteUse(what="sync billing" if self.apply else "compare billing"))
         return _told(_Comparing(outside, outside.payments, self.apply).run())
+
+
+async def sync_billing(distribu: Distribu) -> int:
+    """Take over from Stripe what we were not told, such as an end of what is paid for.
+
+    Returns how much differed. What is for people to settle is named by `distribu billing sync`.
+    """
+    if distribu.ports.payments is None:
+        return 0
+    steps = await distribu.run(Actor.system(None, "sync_billing"), SyncBilling(apply=True))
+    return len([step async for step in steps if isinstance(step, Difference)])
 
 
 async def _told(steps: AsyncIterator[Difference | Looked]) -> AsyncIterator[Difference | Looked]:
