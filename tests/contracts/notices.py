@@ -423,6 +423,20 @@ class NoticeUseCases:
         assert (await it.changes()).count("invoice.paid") == 1
         assert len([one for one in await mails_to(shop, it) if one.startswith("Invoice ")]) == 1
 
+    async def test_what_stripe_calls_an_invoice_is_no_card_whatever_it_looks_like(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        paid = it.last("invoice.paid")
+        data = paid["data"]["object"] | {"id": "in_5555555555554444", "number": "4242-4242-4242-4242"}
+        event = paid | {"id": "evt_4000056655665556", "data": {"object": data}}
+        assert str(await it.hear(event)) == "APPLIED"
+        kept = await it.kept(event)
+        assert kept is not None
+        assert (kept.invoice_ref, kept.invoice_number) == (data["id"], data["number"])
+        assert any(data["number"] in one for one in await mails_to(shop, it))
+
     # --- what is kept --------------------------------------------------------------------------
 
     async def test_a_type_that_nothing_follows_from_is_kept(self, shop: Harness) -> None:

@@ -4,7 +4,7 @@ A limit is written once, here or in a request, as `msgspec.Meta`. The JSON decod
 values built in Python, the API's documents and the architecture test all read it from there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
@@ -16,7 +16,7 @@ from msgspec import Meta, inspect
 
 from distribu.domain import ordering, values
 from distribu.domain.access import SCOPES, Permission
-from distribu.domain.cards import holds_card
+from distribu.domain.cards import LONG, holds_card
 from distribu.domain.errors import Bug, Invalid
 
 UUID_PATTERN: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -131,6 +131,12 @@ def _without_card(text: str) -> str:
     return text
 
 
+def signed(least: int, most: int) -> Meta:
+    """A text whose sender is known by a signature and types nothing: ids and numbers that look like a card's
+    are none, and what they are in must not get lost for it."""
+    return Meta(min_length=least, max_length=most, extra={"check": _text(least, most, None, typed=False)})
+
+
 class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Something a caller sends. It cannot exist outside its limits, however it was made.
 
@@ -205,8 +211,9 @@ def _one_of(types: tuple[inspect.Type, ...]) -> _Check:
     return lambda value: value if value is None else check(value)
 
 
-def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
+def _text(least: int, most: int | None, pattern: Pattern[str] | None, *, typed: bool = True) -> _Check:
     id = pattern if pattern is not None and pattern.pattern == UUID_PATTERN else None
+    looked_through = typed and id is None
 
     def text(value: Any) -> Any:
         if not isinstance(value, str):
@@ -222,7 +229,7 @@ def _text(least: int, most: int | None, pattern: Pattern[str] | None) -> _Check:
             raise ValueError("must not hold U+0000")
         if _SURROGATE.search(value):
             raise ValueError("must be Unicode text")
-        return _without_card(value) if id is None else value
+        return _without_card(value) if looked_through else value
 
     return text
 
@@ -282,22 +289,28 @@ def _json(value: Any) -> Any:
         raise ValueError("must be JSON") from None
     if len(text) > JSON_MAX:
         raise ValueError(f"must be at most {JSON_MAX} bytes as JSON")
-    if rb"\u0000" in text and _holds_nul(value):
-        raise ValueError("must not hold U+0000")
-    _without_card(text.decode())
+    for one in _texts(value):
+        if "\0" in one:
+            raise ValueError("must not hold U+0000")
+        _without_card(one)
     return value
 
 
-def _holds_nul(value: Any) -> bool:
-    match value:
-        case str():
-            return "\0" in value
-        case dict():
-            return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
-        case list() | tuple():
-            return any(_holds_nul(item) for item in value)
-        case _:
-            return False
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in free JSON, keys too, and every number that is no longer than a card's, as its digits."""
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case str() as text:
+                yield text
+            case dict() as members:
+                rest += [*members, *members.values()]
+            case list() | tuple() | set() | frozenset() as items:
+                rest += items
+            case Decimal() as number if not number.is_finite():
+                raise ValueError("must be JSON")
+            case number if isinstance(number, int | float | Decimal) and -LONG < number < LONG:
+                yield str(int(number))
 
 
 def decimal_of(text: str) -> Decimal:

@@ -63,7 +63,7 @@ AT_ONCE: Final = 8
 SAID_MAX: Final = 3
 """A subscription that counts, a second one, and the one that a notice is about."""
 
-_Ref = Annotated[str, Meta(min_length=1, max_length=REF_MAX)]
+_Ref = Annotated[str, fields.signed(1, REF_MAX)]
 _Error = Annotated[str, Meta(max_length=500)]
 NOTICES_MAX: Final = 100
 
@@ -105,7 +105,7 @@ class Told(fields.Value, frozen=True, kw_only=True):
     customer_ref: _Ref | None
     subscription_ref: _Ref | None
     invoice_ref: _Ref | None
-    invoice_number: Annotated[str, Meta(max_length=255)]
+    invoice_number: Annotated[str, fields.signed(0, 255)]
     amount: Annotated[Decimal, Meta(extra={"check": _bounded})] | None
     currency: Annotated[str, Meta(max_length=3)]
 
