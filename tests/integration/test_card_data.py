@@ -223,7 +223,7 @@ async def plant_everywhere(asked: Asking) -> int:
     body = usual(stage, route, operation, components)
     url = asked.doors.url + (door + route.path).replace(":str}", "}").format(**stage.ids)
     for place, schema in texts(_schema(operation), components) if body is not None else ():
-        number = (NUMBER, f"my card: {GROUPED} 12/27")[seen % 2]
+        number = (NUMBER, f"my card: {GROUPED} 737")[seen % 2]
         answer = await asked(url, put(body, place, number))
         if free(schema) and len(number) <= schema.get("maxLength", 99):
             assert (answer.status_code, answer.json()["code"]) == (400, "card_number"), (place, answer.text)
