@@ -16,14 +16,15 @@ LONG: Final = 10**19
 """The first whole number that is longer than any there is."""
 
 _MARK: Final = r"[._/\u00b7\u2010-\u2015\u2022\u2212\ufe63\uff0d-\uff0f-]"
-_BY: Final = rf"(?=\D)\s{{0,2}}(?P<by>{_MARK}{{0,2}})\s{{0,2}}"  # white space, the same marks, or both
-_AND: Final = r"(?=\D)\s{0,2}(?P=by)\s{0,2}"
+_SPACE: Final = r"[^\S\n\r]"  # of one line: numbers below each other are several
+_BY: Final = rf"(?=\D){_SPACE}{{0,2}}(?P<by>{_MARK}{{0,2}}){_SPACE}{{0,2}}"  # space, the same marks, or both
+_AND: Final = rf"(?=\D){_SPACE}{{0,2}}(?P=by){_SPACE}{{0,2}}"
 _LETTER: Final = r"[\dA-Za-z]"  # of the alphabet of ids; what is written without spaces goes on in others
 _CARD: Final = re.compile(
     rf"\d(?<!{_LETTER}.)(?:"  # a digit first, then what stands before it: so most of a text is skipped
     r"(?<!\d\..)(?:\d{14,15}|\d{18})"
     rf"|\d{{3}}{_BY}(?:\d{{4}}{_AND}\d{{4}}{_AND}\d{{2,4}}(?P<three>{_AND}\d{{3}})?|\d{{6}}{_AND}\d{{4,5}})"
-    rf"|\d{{7}}(?:[^\S\n\r]{{1,2}}|{_MARK})\d{{8}}"
+    rf"|\d{{7}}(?:{_SPACE}{{1,2}}|{_MARK})\d{{8}}"
     rf")(?!{_LETTER})"
 )
 _HIDDEN: Final = re.compile(
