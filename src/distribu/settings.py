@@ -333,6 +333,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             problems.append(f"{variable} {told(error, field.type)[1]}{shown}")
     settings = Settings(**given)
     problems += _wrong(settings)
+    if settings.production and environ.get("STRIPE_LOG"):
+        problems.append("STRIPE_LOG is not for production: it has Stripe's SDK write addresses to stderr")
     if problems:
         raise SettingsUnusable(problems)
     return settings

@@ -11,16 +11,18 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from distribu import Conflict, Distribu, Harness, Worker, amount
+from distribu import Actor, Conflict, Distribu, Harness, Worker, amount
 from distribu.application import billing, jobs
 from distribu.application.agenda import Appointment, Outcome
-from distribu.application.billing import EndTrial
+from distribu.application.billing import EndTrial, ReadSubscription
 from distribu.application.catalog import CreateProduct
 from distribu.application.jobs import AGAIN_S, CLAIM_S, JOBS, RUN_S, Job, named, run_due, run_now
 from distribu.application.kernel import Once, Work
+from distribu.domain.billing import SubscriptionStatus
 from distribu.domain.catalog import Product
 from tests.contracts.asking import log_of
 from tests.contracts.billing import on_trial
+from tests.contracts.notices import buying, mails_to
 
 MINUTE = timedelta(minutes=1)
 
@@ -335,6 +337,23 @@ class JobsContract:
             shop.clock.advance(days=days)
             told.append([await ran(name) for name in ("warn_of_trial_ends", "end_trials") for _ in "ab"])
         assert told == [[[], [], [], []], [warned, [], [], []], [warned, [], [], []], [[], [], ended, []]]
+
+    async def test_a_trial_that_stripe_runs_is_ended_by_stripe(self, shop: Harness) -> None:
+        """The job can come before the notice that it is paid."""
+        it = await buying(shop)
+        sub = await it.buys()
+        it.stripe.alter(sub["id"], {"status": "trialing", "trial_end": it.stripe.now + 86_400})
+        await it.hears("customer.subscription.updated")
+        before = await it.current()
+        assert before.trial_ends_at is not None
+        shop.clock.advance(days=20)
+        mails = await mails_to(shop, it)
+        assert not await it.shop.distribu.run(Actor.system(it.shop.company.id), EndTrial())
+        assert (await run_now(it.distribu, named("end_trials"))).outcome is Outcome.DONE
+        assert await it.current() == before
+        assert await mails_to(shop, it) == mails
+        await it.shop.order(await it.shop.customer(), (await it.shop.product(), 1))
+        assert (await it.shop.execute(ReadSubscription())).status is SubscriptionStatus.TRIALING
 
     async def test_a_trial_that_stumbles_keeps_nobody_from_theirs_and_fails_the_job(
         self, shop: Harness, monkeypatch: pytest.MonkeyPatch

@@ -28,6 +28,7 @@ EVENT: dict[str, Any] = {
     "id": "evt_1",
     "object": "event",
     "created": 1_767_603_600,
+    "livemode": False,
     "type": "invoice.paid",
     "data": {"object": {"id": "in_1", "object": "invoice", "customer": "cus_1", "subscription": "sub_1"}},
 }
@@ -194,6 +195,24 @@ class PaymentsContract:
         invoice["next_payment_attempt"] = int(it.period_ends_at.timestamp())
         found = await payments.subscription(it.subscription_ref)
         assert found == replace(it, status=ours, trial_ends_at=it.period_ends_at)
+
+    @pytest.mark.parametrize("theirs", ["trialing", "active", "past_due", "incomplete"])
+    async def test_what_nobody_collects_is_paused(
+        self, payments: Payments, stripe: PretendStripe, theirs: str
+    ) -> None:
+        """Stripe leaves its status as it was, and takes nothing."""
+        it = await bought(payments, stripe)
+        sub = stripe.subscriptions[it.subscription_ref]
+        later = int(it.period_ends_at.timestamp())
+        sub |= {"status": theirs, "trial_end": later}
+        stripe.invoices[sub["latest_invoice"]]["next_payment_attempt"] = later
+        before = await payments.subscription(it.subscription_ref)
+        assert before is not None
+        sub["pause_collection"] = {"behavior": "void", "resumes_at": None}
+        status = None if before.status is None else SubscriptionStatus.CANCELED
+        assert await payments.subscription(it.subscription_ref) == replace(before, status=status)
+        sub["pause_collection"] = None
+        assert await payments.subscription(it.subscription_ref) == before
 
     async def test_when_it_will_end_is_told(self, payments: Payments, stripe: PretendStripe) -> None:
         it = await bought(payments, stripe)
@@ -386,6 +405,17 @@ class PaymentsContract:
     def test_a_body_that_is_no_event_is_refused(
         self, payments: Payments, clock: MovedClock, body: bytes
     ) -> None:
+        unread(payments, body, signed(body, clock.now(), SECRETS[0]), clock.now())
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"livemode": True}, {"livemode": None}, {"livemode": "false"}, {"account": "acct_1"}],
+        ids=repr,
+    )
+    def test_an_event_of_the_other_mode_or_of_another_account_is_refused(
+        self, payments: Payments, clock: MovedClock, other: dict[str, Any]
+    ) -> None:
+        body = json.dumps(EVENT | other).encode()
         unread(payments, body, signed(body, clock.now(), SECRETS[0]), clock.now())
 
     @pytest.mark.parametrize(

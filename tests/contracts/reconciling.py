@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distribu import Actor, Harness, Refused, Role, Shop
+from distribu import Actor, Harness, NotFound, Refused, Role, Shop
 from distribu.adapters.memory import stripe as pretended
 from distribu.adapters.memory.stripe import PRICES
 from distribu.application import payments, reconciling
@@ -18,7 +18,7 @@ from distribu.application.team import EndCompany
 from distribu.domain.accounts import REALM
 from distribu.domain.billing import Interval, Plan, SubscriptionStatus
 from distribu.domain.errors import Busy
-from tests.contracts.asking import log_of, put_plan, store_of
+from tests.contracts.asking import everything, log_of, put_plan, refused, store_of
 from tests.contracts.notices import Buying, buying, mails_to
 
 OPERATOR = Actor.system(None, "cli")
@@ -52,6 +52,11 @@ async def bought(it: Buying) -> dict[str, Any]:
     sub = await it.buys()
     await it.hears()
     return sub
+
+
+async def end(it: Buying) -> None:
+    """Delete the company, as its OWNER does who has given the password."""
+    await it.distribu.run(it.shop.actor, EndCompany(name=it.shop.company.name))
 
 
 class ReconcilingUseCases:
@@ -260,11 +265,82 @@ class ReconcilingUseCases:
     async def test_what_runs_for_a_company_that_is_deleted_is_named(self, shop: Harness) -> None:
         it = await buying(shop)
         sub = await bought(it)
-        await it.distribu.run(it.shop.actor, EndCompany(name=it.shop.company.name))
+        it.stripe.cancel(sub["id"])
+        await it.hears("customer.subscription.updated")
+        await end(it)
         for apply in (False, True):
             assert kinds(await synced(it, apply=apply)) == [("DELETED", None, sub["id"])]
         it.stripe.cancel(sub["id"], now=True)
         assert await synced(it) == []
+
+    @pytest.mark.parametrize(
+        "how", ["paid", "tried for nothing at Stripe", "past due", "not to end any more"]
+    )
+    async def test_a_company_that_would_go_on_being_charged_is_not_deleted(
+        self, shop: Harness, how: str
+    ) -> None:
+        """Nobody is left then who could end it: the portal is the company's."""
+        it = await buying(shop)
+        sub = await bought(it)
+        if how == "tried for nothing at Stripe":
+            it.stripe.alter(sub["id"], {"status": "trialing", "trial_end": it.stripe.now + 86_400})
+        elif how == "past due":
+            it.stripe.card(sub["customer"], works=False)
+            it.stripe.move(timedelta(days=32))
+        elif how == "not to end any more":
+            it.stripe.cancel(sub["id"])
+            await it.hears("customer.subscription.updated")
+            it.stripe.resume(sub["id"])
+        await it.hears()
+        before = await everything(it.shop)
+        async with refused(it.shop, "subscription_runs") as no:
+            await end(it)
+        assert "/account/billing" in no.refused.message
+        assert await everything(it.shop) == before
+        it.stripe.cancel(sub["id"])
+        await it.hears("customer.subscription.updated")
+        await end(it)
+        with pytest.raises(NotFound):
+            await end(it)
+
+    async def test_a_second_subscription_keeps_its_company_too(self, shop: Harness) -> None:
+        it = await buying(shop)
+        first = await it.buys()
+        shop.clock.advance(minutes=61)
+        second = await it.buys()
+        await it.hears()
+        it.stripe.cancel(first["id"])
+        await it.hears("customer.subscription.updated")
+        async with refused(it.shop, "subscription_runs"):
+            await end(it)
+        it.stripe.cancel(second["id"], now=True)
+        await it.hears("customer.subscription.deleted")
+        await end(it)
+
+    @pytest.mark.parametrize("how", ["over", "set aside"])
+    async def test_what_is_over_or_set_aside_keeps_no_company(self, shop: Harness, how: str) -> None:
+        it = await buying(shop)
+        sub = await bought(it)
+        if how == "over":
+            it.stripe.cancel(sub["id"], now=True)
+            await it.hears("customer.subscription.deleted")
+        else:
+            await put_plan(it.shop, Plan.GROWTH)
+        await end(it)
+
+    async def test_what_is_bought_for_a_company_that_is_deleted_is_named(self, shop: Harness) -> None:
+        """A page of Stripe's that was open can still be paid. Nobody is in any more who could be mailed."""
+        it = await buying(shop)
+        page = await it.shop.execute(StartCheckout(plan=Plan.GROWTH, interval=Interval.MONTH))
+        await end(it)
+        mails = await mails_to(shop, it)
+        sub = it.stripe.pay(page.url.rpartition("/")[2])
+        await it.hears()
+        kept = await it.kept(it.last("customer.subscription.created"))
+        assert kept is not None
+        assert kept.status == "APPLIED"
+        assert await mails_to(shop, it) == mails
+        assert kinds(await synced(it, apply=True)) == [("DELETED", None, sub["id"])]
 
     async def test_stripes_list_is_read_page_by_page_and_not_for_ever(
         self, shop: Harness, monkeypatch: pytest.MonkeyPatch

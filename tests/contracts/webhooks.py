@@ -24,6 +24,7 @@ from distribu.application.ports import Reply
 from distribu.application.webhooks import (
     EditWebhook,
     ListDeliveries,
+    ListEvents,
     ListWebhooks,
     ReadDelivery,
     ReadWebhook,
@@ -107,12 +108,34 @@ class WebhookUseCases:
         async with refused(shop, "webhook_url_refused"):
             await shop.execute(EditWebhook(webhook_id=webhook.id, url=url))
 
+    async def test_what_a_company_pays_is_subscribed_to_by_owner_and_admins_alone(
+        self, shop: Harness
+    ) -> None:
+        """No key has a scope for it: neither sends it elsewhere, nor reads it from the feed."""
+        key, url = key_of(shop, *SCOPES), URL + shop.company.id
+        mine, _ = await shop.webhook(WireEvent.INVOICE_PAID)
+        other, _ = await shop.webhook(WireEvent.PRODUCT_CREATED)
+        for request in each(
+            RegisterWebhook(url=url, events=(WireEvent.INVOICE_PAID,)),
+            EditWebhook(webhook_id=other.id, events=(WireEvent.INVOICE_PAID,)),
+            EditWebhook(webhook_id=mine.id, url=url),
+        ):
+            async with refused(shop, "forbidden", Forbidden):
+                await shop.execute(request, key)
+        await invoiced(shop, url)
+        await shop.work()
+        assert "invoice.paid" not in {it.name for it in (await shop.execute(ListEvents(), key)).items}
+        admin = Actor.staff(shop.company.id, Role.ADMIN, id=shop.actor.id, label="Ada")
+        assert "invoice.paid" in {it.name for it in (await shop.execute(ListEvents(), admin)).items}
+        await shop.execute(RegisterWebhook(url=url, events=(WireEvent.INVOICE_PAID,)), admin)
+
     async def test_an_answer_to_a_record_is_not_kept(self, shop: Harness) -> None:
         """A receiver that echoes would put the log, and its people, where keys read and nobody is erased."""
-        events = (WireEvent.AUDIT_RECORDED, WireEvent.PRODUCT_CREATED)
+        events = (WireEvent.AUDIT_RECORDED, WireEvent.INVOICE_PAID, WireEvent.PRODUCT_CREATED)
         webhook, _ = await shop.webhook(*events, url=URL + shop.company.id)
         shop.receivers.answer = lambda one: Reply(200, {}, one.body.decode(), "")
         await shop.product("Flour")
+        await invoiced(shop, URL + shop.company.id)
         await shop.work()
         page = await shop.execute(ListDeliveries(webhook_id=webhook.id))
         kept: dict[str, str] = dict.fromkeys(events, "")
@@ -120,7 +143,7 @@ class WebhookUseCases:
             (attempt,) = (await shop.execute(ReadDelivery(delivery_id=one.id))).attempts
             assert attempt.status == 200
             kept[one.event] += attempt.body
-        assert kept[WireEvent.AUDIT_RECORDED] == ""
+        assert kept[WireEvent.AUDIT_RECORDED] == kept[WireEvent.INVOICE_PAID] == ""
         assert "Flour" in kept[WireEvent.PRODUCT_CREATED]
 
     async def test_a_url_and_events_have_their_limits(self, shop: Harness) -> None:

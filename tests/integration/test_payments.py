@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +26,7 @@ from distribu.domain.billing import Interval, Plan
 from distribu.entrypoints.stubs.stripe import PATH, StripeStub
 from distribu.settings import Settings
 from tests.contracts.mailing import tags
-from tests.contracts.paying import SECRET_RING, bought, page
+from tests.contracts.paying import EVENT, SECRET_RING, bought, page, signed, unread
 from tests.integration.program import Program
 from tests.stubs.stripe import KEY, SECRETS, served, stripe
 
@@ -223,8 +224,14 @@ class TestWhenItFails:
         ],
     )  # fmt: skip
     async def test_each_status_is_away_or_refused(
-        self, payments: StripePayments, control: httpx.AsyncClient, status: int, kind: type[Exception]
+        self,
+        payments: StripePayments,
+        control: httpx.AsyncClient,
+        caplog: pytest.LogCaptureFixture,
+        status: int,
+        kind: type[Exception],
     ) -> None:
+        caplog.set_level(logging.DEBUG)
         said = f"No such thing for {ADDRESS} by {KEY}"
         error = {"error": {"code": "resource_missing", "param": "customer", "message": said}}
         headers = {"location": "http://127.0.0.1:1/"}
@@ -234,6 +241,23 @@ class TestWhenItFails:
         told = str(await fails(payments, kind))
         assert str(status) in told
         assert ("resource_missing customer" in told) is (kind is PaymentsRefused)
+        assert "stripe" not in {record.name for record in caplog.records}, "the SDK logs what it posts"
+        assert ADDRESS not in caplog.text
+        assert KEY not in caplog.text
+
+    @pytest.mark.parametrize("kind", ["sk", "rk"])
+    @pytest.mark.parametrize("live", [True, False])
+    def test_a_key_hears_of_its_own_mode_alone(
+        self, caplog: pytest.LogCaptureFixture, kind: str, live: bool
+    ) -> None:
+        key = f"{kind}_{'live' if live else 'test'}_0123456789abcdef"
+        payments, now = StripePayments(Secret(key), SECRET_RING, PRICES), MovedClock().now()
+        body = json.dumps(EVENT | {"livemode": live}).encode()
+        assert payments.read(body, signed(body, now, SECRETS[0]), now=now).id == EVENT["id"]
+        assert not caplog.records
+        body = json.dumps(EVENT | {"livemode": not live}).encode()
+        unread(payments, body, signed(body, now, SECRETS[0]), now)
+        assert "other mode" in caplog.text
 
     async def test_a_wrong_key_is_refused(self, stub: StripeStub) -> None:
         payments = StripePayments(Secret(KEY + "0"), SECRET_RING, PRICES, base_url=stub.stripe.pages)

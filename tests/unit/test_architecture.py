@@ -32,6 +32,7 @@ from distribu.application import (
     subscriptions,
     views,
 )
+from distribu.application.billing import ReadSubscription
 from distribu.application.fields import Value, type_info
 from distribu.domain.access import SCOPES, Permission
 from distribu.domain.entity import Entity, Event
@@ -212,10 +213,12 @@ def test_the_names_on_the_wire_are_those_one_can_subscribe_to() -> None:
 
 
 def test_every_wire_event_carries_what_a_scope_reads() -> None:
-    """But for the audit log, which no key may read."""
-    outside = {event for event in WireEvent if event.carries not in SCOPES}
-    assert outside == {WireEvent.AUDIT_RECORDED}
-    assert WireEvent.AUDIT_RECORDED.carries is Permission.AUDIT_READ
+    """But for the audit log and what the company itself pays, which no key may read."""
+    outside = {event: event.carries for event in WireEvent if event.carries not in SCOPES}
+    assert outside == {
+        WireEvent.AUDIT_RECORDED: Permission.AUDIT_READ,
+        WireEvent.INVOICE_PAID: ReadSubscription.needs,
+    }
 
 
 @pytest.mark.parametrize("entity", ours(Entity), ids=named)

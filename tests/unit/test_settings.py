@@ -470,6 +470,14 @@ def test_production_takes_no_key_for_tests(key: str) -> None:
     ]
 
 
+def test_production_does_not_let_the_sdk_of_stripe_write_down_what_it_posts() -> None:
+    assert problems({**LIVE, "STRIPE_LOG": "debug"}) == [
+        "STRIPE_LOG is not for production: it has Stripe's SDK write addresses to stderr"
+    ]
+    assert load({**LIVE, "STRIPE_LOG": ""}).production
+    assert not load({**STRIPE, "STRIPE_LOG": "debug"}).production
+
+
 def test_production_asks_stripe_alone() -> None:
     assert problems({**LIVE, "DISTRIBU_STRIPE_API_BASE": "https://stripe.example"}) == [
         "DISTRIBU_STRIPE_API_BASE is not for production"

@@ -1,7 +1,8 @@
 """Stripe (stripe.com), over its own SDK: checkout and portal, subscriptions, prices, and signed webhooks.
 
 The SDK's telemetry is off in the whole process: it would keep an id in the home directory, and tell Stripe
-what the machine is. What Stripe says of a mistake is not repeated: it quotes keys and addresses.
+what the machine is. What Stripe says of a mistake is not repeated: it quotes keys and addresses. The SDK
+would log that at INFO, and at DEBUG what it posts, so that it is heard from WARNING on.
 """
 
 import asyncio
@@ -49,6 +50,7 @@ _WAIT_MAX_S: Final = 86_400
 _KIND: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 
 stripe.enable_telemetry = False
+logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
 class _Client(stripe.HTTPClient):
@@ -110,6 +112,7 @@ class StripePayments:
     ) -> None:
         self.prices_sold = prices
         self._secrets = tuple(secrets)
+        self._live = key.reveal()[2:].startswith("_live_")
         self._client = _Client()
         self._stripe = stripe.StripeClient(
             key.reveal(),
@@ -190,7 +193,7 @@ class StripePayments:
         text, header = stripe_words.signed_at(body, signature, now)
         if not any(self._genuine(text, header, secret) for secret in self._secrets):
             raise Invalid("invalid_signature")
-        return stripe_words.notice(body)
+        return stripe_words.notice(body, live=self._live)
 
     @staticmethod
     def _genuine(text: str, header: str, secret: Secret) -> bool:

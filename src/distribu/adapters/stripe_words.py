@@ -6,6 +6,7 @@ places.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from distribu.domain.billing import Interval, Plan, SubscriptionStatus
 from distribu.domain.errors import Bug, Invalid
 from distribu.domain.values import CompanyId
 
+log: Final = logging.getLogger("distribu.payments")
+
 COMPANY: Final = "distribu_company"
 """The key in Stripe's metadata that the company's id stands under."""
 
@@ -46,7 +49,8 @@ STATUS: Final[Mapping[str, SubscriptionStatus | None]] = {
 }
 """Stripe's statuses (docs.stripe.com/billing/subscriptions/overview#subscription-statuses). While it
 is ``past_due`` Stripe tries again; which of the three below it becomes when that is over is set at Stripe.
-``paused`` is a trial that ended with nothing to pay by."""
+``paused`` is a trial that ended with nothing to pay by. One whose collection is paused keeps its status
+there (docs.stripe.com/billing/subscriptions/pause-payment); nothing is paid, so that here it is as those."""
 
 _PLACES: Final = {
     **dict.fromkeys("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF UGX VND VUV XAF XOF XPF".split(), 0),
@@ -89,6 +93,7 @@ class _Subscription(msgspec.Struct):
     cancel_at_period_end: bool = False
     cancel_at: int | None = None
     trial_end: int | None = None
+    pause_collection: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -114,6 +119,9 @@ def bought(answered: Any, prices: Prices) -> Bought | None:
     if it.status not in STATUS:
         raise NotUnderstood(f"a status {it.status[:40]!r}")
     plan, interval = kinds[item.price.id]
+    status = STATUS[it.status]
+    if status is not None and it.pause_collection is not None:
+        status = STATUS["paused"]
     ends = _time(item.current_period_end)
     ending = _time(it.cancel_at) if it.cancel_at is not None else None
     if ending is None and it.cancel_at_period_end:
@@ -121,7 +129,7 @@ def bought(answered: Any, prices: Prices) -> Bought | None:
     return Bought(
         plan=plan,
         interval=interval,
-        status=STATUS[it.status],
+        status=status,
         began_at=_time(it.created),
         period_starts_at=_time(item.current_period_start),
         period_ends_at=ends,
@@ -183,13 +191,19 @@ def signed_at(body: bytes, signature: str | None, now: datetime) -> tuple[str, s
         raise Invalid("invalid_signature") from None
 
 
-def notice(body: bytes) -> PaymentNotice:
-    """What a genuine body tells. Raises `Invalid` (invalid_signature) when it is no event of Stripe's."""
+def notice(body: bytes, *, live: bool) -> PaymentNotice:
+    """What a genuine body tells. Raises `Invalid` (invalid_signature) when it is no event of Stripe's, or not
+    one for us: from test mode and not ``live``, or the other way, or of a connected account."""
     try:
         told = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid("invalid_signature") from None
     event = _dict(told)
+    if event.get("livemode") is not live or event.get("account") is not None:
+        log.warning(
+            "an event of Stripe's other mode, or of a connected account, is refused: is its endpoint ours?"
+        )
+        raise Invalid("invalid_signature")
     id, type, at = _word(event.get("id")), _word(event.get("type")), event.get("created")
     about = _dict(_dict(event.get("data")).get("object"))
     if id is None or type is None or not isinstance(at, int) or not 0 <= at < 10**11 or not about:

@@ -118,7 +118,7 @@ def _attempt(parcel: Parcel, at: datetime, reply: Reply) -> Attempt:
         duration_ms=reply.duration_ms,
         status=reply.status,
         headers=reply.headers,
-        body="" if parcel.event.startswith("audit.") else reply.body,  # who echoes echoes people
+        body="" if parcel.event.startswith(("audit.", "invoice.")) else reply.body,  # it may echo
         error=reply.error,
     )
 

@@ -241,7 +241,10 @@ class HandOver(Command[None], frozen=True, kw_only=True):
 
 
 class DeleteCompany(Process[None], frozen=True, kw_only=True):
-    """End the company: its name typed, one's password given. Nobody gets in any more, at once."""
+    """End the company: its name typed, one's password given. Nobody gets in any more, at once.
+
+    Raises `Refused` (subscription_runs) while its subscription is live and not set to end.
+    """
 
     needs = Permission.COMPANY_DELETE
 
@@ -256,7 +259,7 @@ class DeleteCompany(Process[None], frozen=True, kw_only=True):
 
 
 class EndCompany(Command[None], frozen=True, kw_only=True):
-    """End the company, if this is its name."""
+    """End the company, if this is its name, and unless it would be charged on: nobody could end that then."""
 
     needs = None
     internal = True
@@ -265,7 +268,10 @@ class EndCompany(Command[None], frozen=True, kw_only=True):
 
     async def run(self, work: Work) -> None:
         await acting(work, Permission.COMPANY_DELETE)
-        work.save((await work.companies.current(lock=True)).delete(self.name, at=work.now))
+        ended = (await work.companies.current(lock=True)).delete(self.name, at=work.now)
+        if (await work.subscriptions.current(at=work.now, lock=True)).runs_on:
+            raise Refused("subscription_runs")
+        work.save(ended)
 
 
 class OpenCompany(Process[None], frozen=True, kw_only=True):

@@ -242,15 +242,20 @@ class Subscription(Entity):
         """From when nothing new is let in. Time decides, whether or not a job has run since."""
         if self.status in _OVER:
             return self.created_at
-        return self.trial_ends_at if self.status is SubscriptionStatus.TRIALING else None
+        return self.trial_ends_at if self._tried_out else None
+
+    @property
+    def _tried_out(self) -> bool:
+        """Whether the trial is one of ours: at the end of one of its own Stripe charges, and tells us."""
+        return self.status is SubscriptionStatus.TRIALING and self.subscription_ref is None
 
     def closed(self, at: datetime) -> bool:
         """Whether nothing new is let in."""
         return self.closes_at is not None and at >= self.closes_at
 
     def stands(self, at: datetime) -> SubscriptionStatus:
-        """Its status at a time: a trial whose end has passed is over, written or not."""
-        over = self.status is SubscriptionStatus.TRIALING and self.closed(at)
+        """Its status at a time: a trial of ours whose end has passed is over, written or not."""
+        over = self._tried_out and self.closed(at)
         return SubscriptionStatus.EXPIRED if over else self.status
 
     def admit(self, what: Counted, used: int, *, at: datetime) -> None:
@@ -329,6 +334,11 @@ class Subscription(Entity):
         """Whether it was bought at Stripe and is not over: it is changed there, and not bought again."""
         return self.subscription_ref is not None and self.status not in _OVER
 
+    @property
+    def runs_on(self) -> bool:
+        """Whether Stripe goes on charging, as far as is known here; of two, the second one does."""
+        return self.live and (self.cancels_at is None or self.second_ref is not None)
+
     def forget_payer(self, customer_ref: str, *, at: datetime) -> Self:
         """Know that this customer is none at Stripe any more; itself when the company is another one."""
         if self.customer_ref != customer_ref:
@@ -337,10 +347,8 @@ class Subscription(Entity):
         return self._changed(SubscriptionUpdated(before=before, after=after), at=at, **after)
 
     def end_trial(self, *, at: datetime) -> Self:
-        """Write down that the trial is over; itself when it is not, or was none."""
-        if self.status is not SubscriptionStatus.TRIALING or self.trial_ends_at is None:
-            return self
-        if at < self.trial_ends_at:
+        """Write down that the trial is over; itself when it is not, was none, or is one that Stripe runs."""
+        if not self._tried_out or self.trial_ends_at is None or at < self.trial_ends_at:
             return self
         event = TrialEnded(trial_ends_at=self.trial_ends_at)
         return self._changed(event, at=at, status=SubscriptionStatus.EXPIRED)

@@ -69,6 +69,8 @@ CODES: Final[Mapping[str, str]] = {
     # what is bought
     "nothing_sold": "Nothing is sold here.",
     "nothing_bought": "Nothing was bought yet: there is nothing to change.",
+    "subscription_runs": "The subscription runs on and would be charged: have it end at Stripe's portal "
+    "first, which opens at /account/billing. Of two that were bought, one has to be over.",
     "payments_refused": "Who takes the payments refused this; its operator has to look why.",
     "payments_away": "Who takes the payments does not answer; try again after the time given.",
     "notice_not_found": "No such event of Stripe's is known.",

@@ -58,12 +58,15 @@ class WireEvent(StrEnum):
 
     @property
     def carries(self) -> Permission:
-        """What it takes to read what this event carries: a scope, but for records, which no key reads.
+        """What it takes to read what this event carries: a scope, but for records and what the company itself
+        pays, which no key reads.
 
-        A head tells nothing that a record says. What the company itself pays is in no scope.
+        A head tells nothing that a record says.
         """
-        if self in (WireEvent.AUDIT_SEALED, WireEvent.INVOICE_PAID):
+        if self is WireEvent.AUDIT_SEALED:
             return Permission.WEBHOOKS_READ
+        if self is WireEvent.INVOICE_PAID:
+            return Permission.COMPANY_MANAGE
         if self is WireEvent.AUDIT_RECORDED:
             return Permission.AUDIT_READ
         return Permission(self.partition(".")[0] + "s:read")

@@ -576,7 +576,7 @@ class MemoryPayments:
         ]
         if not any(hmac.compare_digest(one, sum) for one in shown for sum in wanted):
             raise Invalid("invalid_signature")
-        return stripe_words.notice(body)
+        return stripe_words.notice(body, live=False)
 
     def told(self, event: Json) -> tuple[bytes, str]:
         """What happened there as it comes in from there: a body, and the header of its signature."""
