@@ -14,7 +14,7 @@ import pytest
 from distribu import Actor, Distribu, Harness, Invalid, NotFound, Refused, Role, Shop
 from distribu.adapters.memory.stripe import PRICES, MemoryPayments, PretendStripe
 from distribu.application.agenda import Outcome
-from distribu.application.billing import OpenPortal, ReadSubscription, StartCheckout
+from distribu.application.billing import PAGES_MAX, OpenPortal, ReadSubscription, StartCheckout
 from distribu.application.jobs import RanView, named, run_now
 from distribu.application.kernel import Work
 from distribu.application.notices import (
@@ -28,7 +28,7 @@ from distribu.application.notices import (
 from distribu.application.ports import Bought, PaymentsAway, PaymentsRefused, Scope
 from distribu.domain.accounts import REALM
 from distribu.domain.billing import Interval, Plan, Subscription, SubscriptionStatus
-from distribu.domain.errors import Busy
+from distribu.domain.errors import Busy, RateLimited
 from distribu.domain.notices import Notice, notice_id
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import WireEvent
@@ -99,6 +99,15 @@ class Watched(MemoryPayments):
 
     gate: asyncio.Event | None = None
     asked = 0
+    pages = 0
+
+    async def checkout(self, **given: Any) -> str:
+        self.pages += 1
+        return await super().checkout(**given)
+
+    async def portal(self, **given: Any) -> str:
+        self.pages += 1
+        return await super().portal(**given)
 
     async def subscription(self, ref: str) -> Bought | None:
         self.asked += 1
@@ -715,6 +724,26 @@ class NoticeUseCases:
         it.stripe.cancel(next(iter(it.stripe.subscriptions)), now=True)
         await it.hears("customer.subscription.deleted")
         assert "/checkout/" in (await it.shop.execute(asked)).url
+
+    @pytest.mark.parametrize("kind", ["checkout", "portal", "either"])
+    async def test_a_company_asks_for_twenty_pages_an_hour(self, shop: Harness, kind: str) -> None:
+        it, other = await buying(shop), await buying(shop)
+        await it.buys()
+        await it.hears()
+        shop.clock.advance(hours=1)
+        checkout = StartCheckout(plan=Plan.GROWTH, interval=Interval.MONTH)
+        for turn in range(PAGES_MAX):
+            pages = {"checkout": checkout, "portal": OpenPortal()}
+            await it.shop.execute(pages.get(kind, [*pages.values()][turn % 2]))
+        asked = it.payments.pages
+        for one in (checkout, OpenPortal()):
+            async with refused(it.shop, "rate_limited", RateLimited) as no:
+                await it.shop.execute(one)
+            assert no.refused.retry_after_s is not None
+        assert it.payments.pages == asked, "Stripe is not asked"
+        await other.shop.execute(checkout)
+        shop.clock.advance(hours=1)
+        await it.shop.execute(OpenPortal())
 
     async def test_stripe_away_or_refusing_is_said(self, shop: Harness) -> None:
         it = await buying(shop)

@@ -191,7 +191,7 @@ class ReconcilingUseCases:
         it = await buying(shop)
         await bought(it)
         asked = await it.payments.checkout(
-            company_id=shop.distribu.ports.entropy.uuid(),  # type: ignore[arg-type]  # of nobody
+            company_id=shop.distribu.ports.entropy.uuid(),  # of nobody
             plan=Plan.STARTER,
             interval=Interval.YEAR,
             email="stranger@example.test",
