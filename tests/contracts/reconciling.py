@@ -151,6 +151,13 @@ class ReconcilingUseCases:
         for apply in (False, True):
             assert kinds(await synced(it, apply=apply)) == [("UNKNOWN", sub["id"], None)]
         assert await it.stands() == stands, "another key, or another account: nobody loses a plan by it"
+        other = "sub_by_hand"
+        it.stripe.subscriptions[other] = {**gone, "id": other}
+        found = await synced(it, apply=True)
+        assert kinds(found) == [("FIELD", None, other), ("UNKNOWN", sub["id"], None)]
+        assert not any(one.applied for one in found), "what else is there is not taken over either"
+        assert await it.stands() == stands
+        del it.stripe.subscriptions[other]
         it.stripe.subscriptions[sub["id"]] = gone
         assert await synced(it) == []
         it.stripe.cancel(sub["id"], now=True)
