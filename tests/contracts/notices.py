@@ -1,7 +1,7 @@
 """What Stripe tells us, on whichever store: kept by its id, applied once, and the newest word counts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,12 +14,13 @@ import pytest
 from distribu import Actor, Distribu, Harness, Invalid, NotFound, Refused, Role, Shop
 from distribu.adapters.memory.stripe import PRICES, MemoryPayments, PretendStripe
 from distribu.application.agenda import Outcome
-from distribu.application.billing import OpenPortal, ReadSubscription, StartCheckout
+from distribu.application.billing import PAGES_MAX, OpenPortal, ReadSubscription, StartCheckout
 from distribu.application.jobs import RanView, named, run_now
 from distribu.application.kernel import Work
 from distribu.application.notices import (
     AT_ONCE,
     RETRIES,
+    FindPayer,
     HearNotice,
     ListNotices,
     ReplayNotice,
@@ -28,7 +29,7 @@ from distribu.application.notices import (
 from distribu.application.ports import Bought, PaymentsAway, PaymentsRefused, Scope
 from distribu.domain.accounts import REALM
 from distribu.domain.billing import Interval, Plan, Subscription, SubscriptionStatus
-from distribu.domain.errors import Busy
+from distribu.domain.errors import Busy, RateLimited
 from distribu.domain.notices import Notice, notice_id
 from distribu.domain.values import Secret
 from distribu.domain.webhooks import WireEvent
@@ -99,6 +100,15 @@ class Watched(MemoryPayments):
 
     gate: asyncio.Event | None = None
     asked = 0
+    pages = 0
+
+    async def checkout(self, **given: Any) -> str:
+        self.pages += 1
+        return await super().checkout(**given)
+
+    async def portal(self, **given: Any) -> str:
+        self.pages += 1
+        return await super().portal(**given)
 
     async def subscription(self, ref: str) -> Bought | None:
         self.asked += 1
@@ -201,6 +211,21 @@ async def _deleted(it: Buying) -> str:
     await it.hears()
     it.stripe.delete(sub["customer"])
     return "customer.deleted"
+
+
+def _ended(it: Buying, sub: dict[str, Any]) -> dict[str, Any]:
+    it.stripe.cancel(sub["id"], now=True)
+    return it.last("customer.subscription.deleted")
+
+
+def _invoiced(it: Buying, sub: dict[str, Any]) -> dict[str, Any]:
+    paid = it.last("invoice.paid")
+    return paid | {"id": paid["id"] + "n"}
+
+
+def _payer_deleted(it: Buying, sub: dict[str, Any]) -> dict[str, Any]:
+    it.stripe.delete(sub["customer"])
+    return it.last("customer.deleted")
 
 
 HANDLED: Final = {
@@ -610,6 +635,112 @@ class NoticeUseCases:
         assert replayed.status == "APPLIED"
         assert (await it.current()).plan is Plan.GROWTH
 
+    @pytest.mark.parametrize("what", ["the command", "whose it is"])
+    async def test_what_something_of_ours_keeps_from_its_last_try_is_failed(
+        self, shop: Harness, what: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        await self._put_off(it, event, PaymentsAway("nobody answered"))
+        it.payments.away = None
+        tried = 0
+
+        async def busy(request: Any, work: Any) -> Any:
+            nonlocal tried
+            tried += 1
+            raise Busy("busy", retry_after_s=1)
+
+        with monkeypatch.context() as planted:
+            planted.setattr(TakeNotice if what == "the command" else FindPayer, "run", busy)
+            for number, wait in enumerate(RETRIES, 1):
+                kept = await self._kept(it, event)
+                assert (kept.status, kept.due_at is None) == ("WAITING", False)
+                shop.clock.advance(seconds=wait.total_seconds())
+                assert (await retried(it)).count == 0
+                assert tried == number
+        kept = await self._kept(it, event)
+        assert (kept.status, kept.error, kept.due_at) == ("FAILED", "nobody answered", None)
+        it.payments.away = PaymentsAway("nobody answered, again")
+        with pytest.raises(Busy):
+            await it.hear(event)  # Stripe has not given up
+        kept = await self._kept(it, event)
+        assert (kept.status, kept.error, kept.due_at) == ("FAILED", "nobody answered, again", None)
+        it.payments.away = None
+        assert str(await it.hear(event)) == "APPLIED"
+
+    async def test_what_gets_through_at_its_last_try_is_applied(self, shop: Harness) -> None:
+        it = await buying(shop)
+        await it.buys()
+        event = it.last("customer.subscription.created")
+        await self._put_off(it, event, PaymentsAway("nobody answered"))
+        for wait in RETRIES[:-1]:
+            shop.clock.advance(seconds=wait.total_seconds())
+            await retried(it)
+        it.payments.away = None
+        shop.clock.advance(seconds=RETRIES[-1].total_seconds())
+        assert (await retried(it)).count == 1
+        assert ((await self._kept(it, event)).status, (await it.current()).plan) == ("APPLIED", Plan.GROWTH)
+
+    # --- Stripe knows nothing of it --------------------------------------------------------------
+
+    @pytest.mark.parametrize("what", ["not there", "no price of ours"])
+    @pytest.mark.parametrize("told", [_ended, _invoiced, _payer_deleted], ids=lambda one: one.__name__)
+    async def test_of_a_known_subscription_nothing_is_taken_for_an_answer(
+        self, shop: Harness, what: str, told: Callable[[Buying, dict[str, Any]], dict[str, Any]]
+    ) -> None:
+        """A key of another account, or a price that was left out of the settings: it is tried again."""
+        it = await buying(shop)
+        sub = await it.buys()
+        await it.hears()
+        stands, seen = await it.stands(), await it.changes()
+        event = told(it, sub)
+        price = sub["items"]["data"][0]["price"]
+        ours = price["id"]
+        if what == "not there":
+            del it.stripe.subscriptions[sub["id"]]
+        else:
+            price["id"] = "price_of_a_book"
+        with pytest.raises(Busy):
+            await it.hear(event)
+        kept = await self._kept(it, event)
+        assert (kept.status, kept.due_at is None) == ("FAILED", False)
+        assert sub["id"] in kept.error
+        assert [one.status for one in await self._failed(it) if one.ref == event["id"]] == ["FAILED"]
+        assert (await it.stands(), await it.changes()) == (stands, seen)
+        it.stripe.subscriptions[sub["id"]] = sub
+        price["id"] = ours
+        shop.clock.advance(seconds=RETRIES[0].total_seconds())
+        assert (await retried(it)).count == 1
+        assert (await self._kept(it, event)).status == "APPLIED"
+        assert (await it.changes() != seen) is (told is not _invoiced)
+
+    async def test_what_is_over_and_not_there_keeps_nothing_that_is_bought_later(self, shop: Harness) -> None:
+        it = await buying(shop)
+        first = await it.buys()
+        await it.hears()
+        it.stripe.cancel(first["id"], now=True)
+        ended = it.last("customer.subscription.deleted")
+        assert str(await it.hear(ended)) == "APPLIED", "Stripe answers for what has ended"
+        first["items"]["data"][0]["price"]["id"] = "price_of_a_book"
+        with pytest.raises(Busy):
+            await it.hear(ended | {"id": ended["id"] + "n"})
+        second = await it.buys(Plan.STARTER)
+        assert str(await it.hear(it.last("customer.subscription.created"))) == "APPLIED"
+        current = await it.current()
+        assert (current.subscription_ref, current.status) == (second["id"], SubscriptionStatus.ACTIVE)
+
+    async def test_what_is_not_known_here_and_for_no_price_of_ours_is_none_of_our_business(
+        self, shop: Harness
+    ) -> None:
+        it = await buying(shop)
+        sub = await it.buys()
+        sub["items"]["data"][0]["price"]["id"] = "price_of_a_book"
+        assert str(await it.hear(it.last("customer.subscription.created"))) == "APPLIED"
+        assert (await it.current()).subscription_ref is None
+
+    # --- when it is tried again ------------------------------------------------------------------
+
     async def test_stripe_says_when_it_is_to_be_asked_again(self, shop: Harness) -> None:
         it = await buying(shop)
         await it.buys()
@@ -715,6 +846,26 @@ class NoticeUseCases:
         it.stripe.cancel(next(iter(it.stripe.subscriptions)), now=True)
         await it.hears("customer.subscription.deleted")
         assert "/checkout/" in (await it.shop.execute(asked)).url
+
+    @pytest.mark.parametrize("kind", ["checkout", "portal", "either"])
+    async def test_a_company_asks_for_twenty_pages_an_hour(self, shop: Harness, kind: str) -> None:
+        it, other = await buying(shop), await buying(shop)
+        await it.buys()
+        await it.hears()
+        shop.clock.advance(hours=1)
+        checkout = StartCheckout(plan=Plan.GROWTH, interval=Interval.MONTH)
+        for turn in range(PAGES_MAX):
+            pages = {"checkout": checkout, "portal": OpenPortal()}
+            await it.shop.execute(pages.get(kind, [*pages.values()][turn % 2]))
+        asked = it.payments.pages
+        for one in (checkout, OpenPortal()):
+            async with refused(it.shop, "rate_limited", RateLimited) as no:
+                await it.shop.execute(one)
+            assert no.refused.retry_after_s is not None
+        assert it.payments.pages == asked, "Stripe is not asked"
+        await other.shop.execute(checkout)
+        shop.clock.advance(hours=1)
+        await it.shop.execute(OpenPortal())
 
     async def test_stripe_away_or_refusing_is_said(self, shop: Harness) -> None:
         it = await buying(shop)

@@ -234,6 +234,17 @@ class PaymentsContract:
         item["price"]["id"] = "price_growth_once"
         assert await payments.subscription(it.subscription_ref) == replace(it, plan=Plan.GROWTH)
 
+    async def test_what_has_ended_is_still_answered_for(
+        self, payments: Payments, stripe: PretendStripe
+    ) -> None:
+        it, payer = await bought(payments, stripe), await bought(payments, stripe, once="two")
+        stripe.cancel(it.subscription_ref, now=True)
+        stripe.delete(payer.customer_ref)
+        for one in (it, payer):
+            found = await payments.subscription(one.subscription_ref)
+            assert found is not None
+            assert found.status is SubscriptionStatus.CANCELED
+
     async def test_what_is_not_there_or_not_ours_is_none(
         self, payments: Payments, stripe: PretendStripe
     ) -> None:

@@ -156,6 +156,13 @@ class ReconcilingUseCases:
         for apply in (False, True):
             assert kinds(await synced(it, apply=apply)) == [("UNKNOWN", sub["id"], None)]
         assert await it.stands() == stands, "another key, or another account: nobody loses a plan by it"
+        other = "sub_by_hand"
+        it.stripe.subscriptions[other] = {**gone, "id": other}
+        found = await synced(it, apply=True)
+        assert kinds(found) == [("FIELD", None, other), ("UNKNOWN", sub["id"], None)]
+        assert not any(one.applied for one in found), "what else is there is not taken over either"
+        assert await it.stands() == stands
+        del it.stripe.subscriptions[other]
         it.stripe.subscriptions[sub["id"]] = gone
         assert await synced(it) == []
         it.stripe.cancel(sub["id"], now=True)
@@ -196,7 +203,7 @@ class ReconcilingUseCases:
         it = await buying(shop)
         await bought(it)
         asked = await it.payments.checkout(
-            company_id=shop.distribu.ports.entropy.uuid(),  # type: ignore[arg-type]  # of nobody
+            company_id=shop.distribu.ports.entropy.uuid(),  # of nobody
             plan=Plan.STARTER,
             interval=Interval.YEAR,
             email="stranger@example.test",

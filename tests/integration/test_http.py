@@ -11,9 +11,9 @@ import httpx
 import psycopg
 import pytest
 
-from distribu import Distribu, Settings, Shop
+from distribu import Distribu, Secret, Settings, Shop
 from distribu.domain.access import Permission
-from distribu.entrypoints.http import wire
+from distribu.entrypoints.http import serve, wire
 from distribu.entrypoints.http.browser import Site
 from distribu.entrypoints.http.serve import listening
 from distribu.entrypoints.http.wire import BODY_MAX
@@ -200,6 +200,27 @@ class TestOnASocket:
         assert "connection: close" in head
         assert json.loads(body)["code"] == "request_timeout"
 
+    @pytest.mark.parametrize("path", ["/healthz", "/nothing", "/cron/forget", "/api/v1/products"])
+    async def test_a_body_that_nobody_reads_may_not_drip_for_ever(
+        self, distribu: Distribu, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is answered before the body has come; then each byte would keep the connection."""
+        monkeypatch.setattr(wire, "BODY_S", 0.2)
+        monkeypatch.setattr(serve, "LATE_S", 0.1)
+        async with listening(distribu, "127.0.0.1", 0, site=Site(cron_token=Secret("x" * 32))) as url:
+            reader, writer = await half_sent(url, "none", path)
+            try:
+                async with asyncio.timeout(5):
+                    assert (await reader.readline()).split()[1] in (b"401", b"404", b"405")
+                    rest = asyncio.create_task(reader.read())
+                    while not rest.done():
+                        writer.write(b"x")
+                        await asyncio.sleep(0.05)
+                    await asyncio.wait([rest])
+            finally:
+                writer.close()
+            assert rest.exception() is None or isinstance(rest.exception(), ConnectionError)
+
     async def test_a_client_who_hangs_up_in_the_middle_of_a_body_is_not_logged(
         self, shop: Shop, url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -274,11 +295,13 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def half_sent(url: str, key: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def half_sent(
+    url: str, key: str, path: str = "/api/v1/products"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection on which a body has begun and does not go on."""
     reader, writer = await asyncio.open_connection(*address(url))
     head = (
-        "POST /api/v1/products HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "host: x",
         f"authorization: Bearer {key}",
         "content-length: 500",

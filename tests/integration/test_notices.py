@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,6 +27,7 @@ from distribu.domain.accounts import REALM
 from distribu.domain.billing import Interval, Plan
 from distribu.domain.notices import notice_id
 from distribu.entrypoints.harness import KEYS
+from distribu.entrypoints.http import wire
 from distribu.entrypoints.http.metrics import page
 from distribu.entrypoints.http.notices import PATH
 from distribu.entrypoints.http.serve import listening
@@ -117,6 +119,31 @@ async def test_fifty_deliveries_of_everything_at_once_are_each_applied_once(sell
     assert len(await log_of(selling.shop, "payment_notice.applied")) == 2
 
 
+async def test_a_body_that_drips_or_breaks_off_holds_nothing_and_is_not_logged(
+    selling: Selling, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wire, "BODY_S", 0.3)
+    host, port = selling.url.removeprefix("http://").split(":")
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nstripe-signature: t=1,v1=a\r\ncontent-length: 500\r\n\r\n{{"
+    with caplog.at_level(logging.INFO, "distribu"), caplog.at_level(logging.INFO, "uvicorn"):
+        for hangs_up in (True, False):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head.encode())
+            await writer.drain()
+            if hangs_up:
+                writer.close()
+                await asyncio.sleep(0.1)
+                continue
+            async with asyncio.timeout(5):
+                said = asyncio.create_task(reader.read())
+                while not said.done():
+                    writer.write(b"x")
+                    await asyncio.sleep(0.05)
+            writer.close()
+            assert (await said).startswith(b"HTTP/1.1 408 ")
+    assert [one.getMessage() for one in caplog.records if one.levelno > logging.INFO] == []
+
+
 async def test_what_is_not_genuine_is_answered_400_keeps_nothing_and_is_counted(selling: Selling) -> None:
     await selling.buy()
     event = selling.stub.stripe.events[-1]
@@ -202,6 +229,29 @@ async def test_while_stripe_is_away_nothing_waits_long_and_nothing_is_lost(
     selling.stub.next.clear()
     assert (await selling.posted(event)).status_code == 200
     assert await selling.stands() == ("GROWTH", "ACTIVE")
+
+
+@pytest.mark.parametrize("what", ["not there", "no price of ours"])
+async def test_what_is_known_here_and_not_there_is_kept_as_failed(selling: Selling, what: str) -> None:
+    ref = await selling.buy()
+    await selling.deliver()
+    it = selling.stub.stripe.subscriptions[ref]
+    selling.stub.stripe.cancel(ref, now=True)
+    event = selling.stub.stripe.events[-1]
+    assert event["type"] == "customer.subscription.deleted"
+    price = it["items"]["data"][0]["price"]
+    ours = price["id"]
+    price["id"] = "price_of_a_book"
+    if what == "not there":
+        del selling.stub.stripe.subscriptions[ref]
+    answer = await selling.posted(event)
+    assert (answer.status_code, answer.json()["code"]) == (503, "payments_away")
+    kept = await selling.kept(event)
+    assert (kept.status, ref in kept.error) == ("FAILED", True)
+    assert await selling.stands() == ("GROWTH", "ACTIVE")
+    selling.stub.stripe.subscriptions[ref], price["id"] = it, ours
+    assert (await selling.posted(event)).status_code == 200
+    assert await selling.stands() == ("GROWTH", "CANCELED")
 
 
 async def test_no_transaction_is_held_while_stripe_thinks(selling: Selling) -> None:

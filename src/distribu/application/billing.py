@@ -30,6 +30,11 @@ from distribu.domain.values import CompanyId
 AWAY_S: Final = 30
 """When to try again while Stripe is away, in seconds, if it does not say."""
 
+PAGES_MAX: Final = 20
+PAGES_S: Final = 3_600.0
+"""Pages of Stripe's that one company asks for in so many seconds: what Stripe takes from us in a second, and
+our connections to it, are there for all."""
+
 log: Final = logging.getLogger("distribu.billing")
 
 TRIALS_AT_ONCE: Final = 100
@@ -129,7 +134,8 @@ class FindBuyer(Query[tuple[Subscription, str | None]], frozen=True, kw_only=Tru
 class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
     """A page where a plan is bought; whoever has one is sent to where it is changed.
 
-    Raises `Refused` (nothing_sold, payments_refused), `Busy` (payments_away), and `NotFound` for no OWNER.
+    Raises `Refused` (nothing_sold, payments_refused), `Busy` (payments_away), `NotFound` for no OWNER, and
+    `RateLimited` after `PAGES_MAX` pages in an hour.
     """
 
     needs = Permission.BILLING_MANAGE
@@ -138,7 +144,7 @@ class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
     interval: Annotated[Interval, Meta(examples=["MONTH"])]
 
     async def run(self, outside: Outside) -> plans.PageView:
-        payments, company_id = _selling(outside)
+        payments, company_id = await _selling(outside)
         if (self.plan, self.interval) not in SOLD:
             raise Refused("nothing_sold", "This plan cannot be bought.")
         current, owner = await outside.inside(company_id, FindBuyer())
@@ -165,24 +171,27 @@ class StartCheckout(Process[plans.PageView], frozen=True, kw_only=True):
 class OpenPortal(Process[plans.PageView], frozen=True, kw_only=True):
     """A page with invoices and the card, where the plan is changed or ended.
 
-    Raises `Refused` (nothing_sold, nothing_bought, payments_refused) and `Busy` (payments_away).
+    Raises `Refused` (nothing_sold, nothing_bought, payments_refused), `Busy` (payments_away), and
+    `RateLimited` after `PAGES_MAX` pages in an hour.
     """
 
     needs = Permission.BILLING_MANAGE
 
     async def run(self, outside: Outside) -> plans.PageView:
-        payments, company_id = _selling(outside)
+        payments, company_id = await _selling(outside)
         current, _ = await outside.inside(company_id, FindBuyer())
         if current.customer_ref is None:
             raise Refused("nothing_bought")
         return await _asked(payments.portal(customer_ref=current.customer_ref, back=_back(outside)))
 
 
-def _selling(outside: Outside) -> tuple[Payments, CompanyId]:
+async def _selling(outside: Outside) -> tuple[Payments, CompanyId]:
+    """Who sells, and the company that asks for a page there, which counts."""
     if outside.payments is None:
         raise Refused("nothing_sold")
     if outside.actor.company_id is None:
         raise Forbidden("forbidden")
+    await outside.limit("billing page", outside.actor.company_id, PAGES_MAX, PAGES_S)
     return outside.payments, outside.actor.company_id
 
 

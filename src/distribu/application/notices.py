@@ -177,10 +177,8 @@ class HearNotice(Process[NoticeStatus], frozen=True, kw_only=True):
         return await hear(outside, self.body, self.signature)
 
 
-async def _see_to(
-    outside: Outside, told: Told, hint: CompanyId | None, *, until_s: float, last: bool = False
-) -> NoticeStatus:
-    """Take a notice into account, or keep it to be tried again: as FAILED if this was the ``last`` time.
+async def _see_to(outside: Outside, told: Told, hint: CompanyId | None, *, until_s: float) -> NoticeStatus:
+    """Take a notice into account, or keep it to be tried again.
 
     ``until_s`` is when Stripe has been asked for long enough (by `Clock.elapsed`). Raises `Busy`
     (payments_away, busy).
@@ -193,7 +191,7 @@ async def _see_to(
     try:
         return await take(outside, told, company_id, until_s)
     except PaymentsAway as away:
-        status, error = NoticeStatus.FAILED if last else NoticeStatus.WAITING, str(away)
+        status, error = NoticeStatus.WAITING, str(away)
         wait_s = away.retry_after_s or wait_s
     except PaymentsRefused as refused:
         status, error = NoticeStatus.FAILED, str(refused)
@@ -238,17 +236,23 @@ class FindPayer(Query[CompanyId | None], frozen=True, kw_only=True):
 async def take(outside: Outside, told: Told, company_id: CompanyId, until_s: float) -> NoticeStatus:
     """Ask how it stands and apply that, until nothing else was applied in between.
 
-    Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so.
+    Raises `PaymentsAway`, `PaymentsRefused`, and `Busy` when that never is so. Stripe answers for each
+    subscription that it ever had, ended ones too: that it does not have one which is known here, or has it
+    for a price of nobody's, is a key of another account or a price that was left out of the settings. Then
+    nothing is known of the subscription, and it is refused.
     """
     for _ in range(TURNS):
-        done, turn, known = await outside.inside(
+        done, turn, current = await outside.inside(
             company_id, FindTurn(notice_id=notice_id(told.ref)), system=True
         )
         if done:
             return NoticeStatus.APPLIED
         said = []
-        for ref in _asked_about(told, known):
+        for ref in _asked_about(told, current.refs):
             bought = await _asked(outside, ref, until_s)
+            # One that is over, and not what this is about, keeps nothing from its turn.
+            if bought is None and ref in current.refs and (current.live or ref == told.subscription_ref):
+                raise PaymentsRefused(f"{ref} is known here, and Stripe has none such for a price of ours")
             if bought is not None and bought.status is not None:
                 said.append(said_of(bought, bought.status))
         take = TakeNotice(told=told, said=tuple(said), turn=turn)
@@ -294,23 +298,22 @@ def said_of(it: Bought, status: SubscriptionStatus) -> Said:
     )
 
 
-class FindTurn(Query[tuple[bool, int, Sequence[str]]], frozen=True, kw_only=True):
-    """Whether a notice was applied, how many were, and the subscriptions that are known, the one that counts
-    first; for a process."""
+class FindTurn(Query[tuple[bool, int, Subscription]], frozen=True, kw_only=True):
+    """Whether a notice was applied, how many were, and what is known of the subscription; for a process."""
 
     needs = None
     internal = True
 
     notice_id: fields.Uuid
 
-    async def run(self, reads: Reads) -> tuple[bool, int, Sequence[str]]:
+    async def run(self, reads: Reads) -> tuple[bool, int, Subscription]:
         # In this order: what is applied in between makes the turn an old one, and is seen when it is taken.
         turn, notice, current = await reads.together(
             reads.notices.turn(),
             reads.notices.get(self.notice_id),
             reads.subscriptions.current(at=reads.now),
         )
-        return notice is not None and notice.done, turn, current.refs
+        return notice is not None and notice.done, turn, current
 
 
 class TakeNotice(Command[bool], frozen=True, kw_only=True):
@@ -412,7 +415,11 @@ class RetryNotice(Process[NoticeStatus], frozen=True, kw_only=True):
         kept = await outside.inside(self.company_id, FindNotice(notice_id=self.notice_id), system=True)
         if kept is None:
             raise NotFound("notice_not_found")
-        return await _see_to(outside, _again(kept), None, until_s=asking(outside), last=self.last)
+        told = _again(kept)
+        if self.last:  # before it is tried: whatever keeps it from that, or from being kept, it has FAILED
+            failed = KeepNotice(told=told, status=NoticeStatus.FAILED, error=kept.error)
+            await outside.inside(self.company_id, failed, system=True)
+        return await _see_to(outside, told, None, until_s=asking(outside))
 
 
 async def retry_notices(distribu: Distribu) -> int:

@@ -308,7 +308,7 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What is still to be done, of all companies: relay events, make deliveries and mails, seal records, and
-    take into account what Stripe told us, given up or not."""
+    take into account what Stripe told us, unless that is given up."""
 
     events: Waiting
     deliveries: Waiting

@@ -234,8 +234,10 @@ class _Comparing:
         if None in answers.values() or await self._fields(held, answers):
             answers = await self._asked(refs)
         differing = await self._fields(held, answers)
-        if differing and self._apply:
-            for ref in held.others or refs[:1]:
+        unknown = held.it.live and None in answers.values()
+        if differing and self._apply and not unknown:
+            answered = [ref for ref in refs if answers[ref] is not None]
+            for ref in held.others or answered[:1]:
                 until_s = notices.asking(self._outside)
                 await notices.take(self._outside, self._reason(held, ref), held.id, until_s)
             answers = await self._asked(refs)

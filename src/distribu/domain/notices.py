@@ -195,7 +195,12 @@ class Notice(Entity):
         return self._after(event, at=at, status=NoticeStatus.IGNORED, error="")
 
     def put_off(self, status: NoticeStatus, error: str, *, due_at: datetime, at: datetime) -> Self:
-        """Keep it to be tried again; itself when it is kept for this reason, or was applied."""
+        """Keep it to be tried again; itself when it is kept for this reason, or was applied.
+
+        One that is not tried any more is FAILED, whatever keeps it.
+        """
+        if self.tries and self.due_at is None:
+            status = NoticeStatus.FAILED
         if self.done or (self.version and (self.status, self.error) == (status, error)):
             return self
         event = NoticePutOff(ref=self.ref, type=self.type, error=error)

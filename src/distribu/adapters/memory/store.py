@@ -506,7 +506,7 @@ class MemoryStore:
             for record in shelf.records
             if record.id not in self.seals[company_id].rows
         ]
-        notices = [it.due_at for it in self._put_off()]
+        notices = [due_at for due_at, _ in self._put_off()]
         return Backlog(*(_waiting(due, now) for due in (events, deliveries, mails, records, notices)))
 
     async def trials(
@@ -525,22 +525,21 @@ class MemoryStore:
         )
         return sorted(found)[:limit]
 
-    def _put_off(self) -> list[Notice]:
-        """What Stripe told of whomever and is still to be taken into account."""
+    def _put_off(self) -> list[tuple[datetime, Notice]]:
+        """What Stripe told of whomever and is still to be tried, and when."""
         return [
-            it
+            (it.due_at, it)
             for shelf in self.shelves.values()
             for it in shelf.entities[Notice].values()
-            if it.status in (NoticeStatus.WAITING, NoticeStatus.FAILED)
+            if it.status in (NoticeStatus.WAITING, NoticeStatus.FAILED) and it.due_at is not None
         ]
 
     async def claim_notices(
         self, *, limit: int, now: datetime, waits: Sequence[timedelta]
     ) -> Sequence[DueNotice]:
-        due = [it for it in self._put_off() if it.due_at is not None and it.due_at <= now]
-        due.sort(key=lambda it: (it.due_at, it.id))
+        due = [(due_at, it.id, it) for due_at, it in self._put_off() if due_at <= now]
         claimed = []
-        for it in due[:limit]:
+        for _, _, it in sorted(due)[:limit]:
             following = waits[it.tries + 1] if it.tries + 1 < len(waits) else None
             due_at = None if following is None else now + following
             row = replace(it, tries=it.tries + 1, due_at=due_at)

@@ -270,7 +270,7 @@ SELECT (
 UNION ALL
 SELECT count(*), min(due_at) FROM (
     SELECT due_at FROM distribu.stripe_events
-    WHERE status IN ('WAITING', 'FAILED') ORDER BY due_at LIMIT %(most)s
+    WHERE status IN ('WAITING', 'FAILED') AND due_at IS NOT NULL ORDER BY due_at LIMIT %(most)s
 ) AS notices
 """  # noqa: S608  # of four texts of ours
 

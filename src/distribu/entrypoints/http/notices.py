@@ -11,7 +11,7 @@ from distribu.application.notices import HearNotice
 from distribu.application.payments import NOTICE_MAX
 from distribu.domain.access import Actor
 from distribu.domain.errors import Busy, Invalid
-from distribu.entrypoints.http.wire import answer
+from distribu.entrypoints.http.wire import answer, body_in_time
 
 PATH: Final = "/stripe/events"
 HEADER_MAX: Final = 4_000
@@ -23,8 +23,9 @@ Http = HttpRequest[Any, Any, Any]
 def notices(distribu: Distribu) -> list[HTTPRouteHandler]:
     """The door, or nothing where nothing is sold: then it answers as any path that is none.
 
-    It answers 200 once a notice is kept for good, 400 for one that is not genuine, and 503 for one that is to
-    be sent again, which Stripe does for three days (docs.stripe.com/webhooks, on retries).
+    It answers 200 once a notice is kept for good, 400 for one that is not genuine, 408 for one that does not
+    come in time, and 503 for one that is to be sent again, which Stripe does for three days
+    (docs.stripe.com/webhooks, on retries).
     """
     if distribu.ports.payments is None:
         return []
@@ -32,7 +33,7 @@ def notices(distribu: Distribu) -> list[HTTPRouteHandler]:
     @post(PATH, include_in_schema=False, status_code=200, request_max_body_size=NOTICE_MAX)
     async def hear(request: Http) -> ASGIResponse:
         """Something happened at Stripe."""
-        body = await request.body()
+        body = await body_in_time(request)
         signature = request.headers.get("stripe-signature")
         if signature is not None and len(signature) > HEADER_MAX:
             signature = None

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from distribu.application.kernel import Distribu
 from distribu.container import mailbox, pretend_stripe, running, sellable
 from distribu.domain.errors import Bug
+from distribu.entrypoints.http import wire
 from distribu.entrypoints.http.app import http_app
 from distribu.entrypoints.http.browser import ALWAYS, PAGE_POLICY, Site
 from distribu.entrypoints.http.limits import ApiLimits
@@ -35,9 +36,13 @@ HEAD_MAX: Final = 65_536
 HEAD_S: Final = 10.0
 """What a connection may take for its head."""
 
+LATE_S: Final = 10.0
+"""So long after `wire.BODY_S` a body that has not ended is hung up on, whether anybody reads it or not."""
+
 
 class _Bounded(HttpToolsProtocol):
-    """httptools reads heads of any length and waits for them: this one hangs up on those that do not end."""
+    """httptools reads heads of any length, and waits for them, and for bodies that nobody reads: this one
+    hangs up on those that do not end."""
 
     _silent = 0
     """Bytes read since a message last began, gave of its body, or ended: head, chunk extensions, trailers."""
@@ -46,11 +51,15 @@ class _Bounded(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # always one
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEAD_S, transport.close)
+        self._due_in(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
         super().connection_lost(exc)
+
+    def _due_in(self, seconds: float) -> None:
+        self._in_time()
+        self._late = self.loop.call_later(seconds, self.transport.close)
 
     def _in_time(self) -> None:
         if self._late is not None:
@@ -59,8 +68,7 @@ class _Bounded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._silent, self._in_head = 0, True
-        self._in_time()
-        self._late = self.loop.call_later(HEAD_S, self.transport.close)
+        self._due_in(HEAD_S)
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -69,7 +77,7 @@ class _Bounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._silent, self._in_head = 0, False
-        self._in_time()
+        self._due_in(wire.BODY_S + LATE_S)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -78,6 +86,7 @@ class _Bounded(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._silent = 0
+        self._in_time()
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:

@@ -190,7 +190,10 @@ async def asked(
             return _converted(route.request, values | _query(http, known.body), strict=False)
         if route.method == "DELETE":
             return _converted(route.request, values)
-        body = await _body(http)
+        body = await body_in_time(http)
+        kind = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if body and kind != "application/json":
+            raise UnsupportedMediaType("unsupported_media_type")
         if route.method == "POST" and not known.needed and not body.strip():
             body = b"{}"  # there is nothing that it would have to say
         if known.whole:
@@ -217,17 +220,14 @@ def _converted(request: type[Request[Any]], values: dict[str, Any], *, strict: b
     return found
 
 
-async def _body(http: HttpRequest[Any, Any, Any]) -> bytes:
+async def body_in_time(http: HttpRequest[Any, Any, Any]) -> bytes:
+    """The body, as long as its route takes. Raises `BodyTooSlow` after `BODY_S`, and if it breaks off."""
     try:
         async with asyncio.timeout(BODY_S):
-            body = await http.body()
+            return await http.body()
     except (TimeoutError, InternalServerException):
         # The latter is said when the client has hung up: nobody is there to read this.
         raise BodyTooSlow("request_timeout") from None
-    kind = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if body and kind != "application/json":
-        raise UnsupportedMediaType("unsupported_media_type")
-    return body
 
 
 def _query(http: HttpRequest[Any, Any, Any], known: frozenset[str]) -> dict[str, Any]:
