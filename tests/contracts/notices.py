@@ -455,7 +455,7 @@ class NoticeUseCases:
         await it.buys()
         paid = it.last("invoice.paid")
         data = paid["data"]["object"] | {"id": "in_5555555555554444", "number": "4242-4242-4242-4242"}
-        event = paid | {"id": "evt_4000056655665556", "data": {"object": data}}
+        event = paid | {"id": "evt_5200828282828210", "data": {"object": data}}
         assert str(await it.hear(event)) == "APPLIED"
         kept = await it.kept(event)
         assert kept is not None
