@@ -57,8 +57,6 @@ class _Arrived:
                 request.transport.abort()
             case "dawdles":
                 await asyncio.sleep(DAWDLES_S)
-            case "bare":
-                pass
             case _:
                 event = msgspec.json.decode(body)
                 place = event["position"], event["previous"]
