@@ -25,7 +25,8 @@ from tests.proofs.conftest import House
 from tests.proofs.processes import Server, superuser
 from tests.proofs.selling import CRON_TOKEN
 
-START: Final = datetime(2027, 3, 1, 9, tzinfo=UTC)
+START: Final = datetime(2027, 3, 1, 3, 30, tzinfo=UTC)
+"""So that what is done once a day, at four, is due within the hour."""
 MINUTE: Final = timedelta(minutes=1)
 
 LOOK_S: Final = 0.7
