@@ -1,6 +1,7 @@
 """JSON Schema of what goes over the wire, and examples that fit it."""
 
 from collections.abc import Iterable
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -21,11 +22,16 @@ def components(kinds: Iterable[type[msgspec.Struct]], ref: str) -> dict[str, Any
 
 
 def _as_sent(schema: Any) -> None:
-    """msgspec says that a decimal is a string; on the wire amounts are numbers."""
+    """msgspec says that a decimal is a string; on the wire amounts are numbers.
+
+    It takes docstrings as they are, which before Python 3.13 are indented.
+    """
     match schema:
         case dict():
             if schema.get("format") == "decimal":
                 schema["type"] = "number"
+            if isinstance(said := schema.get("description"), str):
+                schema["description"] = cleandoc(said)
             for part in schema.values():
                 _as_sent(part)
         case list():
