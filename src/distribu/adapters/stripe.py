@@ -167,7 +167,7 @@ class StripePayments:
         if after is not None:
             wanted["starting_after"] = after
         page = await self._asked(
-            lambda: self._stripe.v1.subscriptions.list_async(wanted)  # type: ignore[arg-type]  # as above
+            lambda: self._stripe.v1.subscriptions.list_async(wanted)  # type: ignore[arg-type]  # its TypedDict again
         )
         answered = _understood(lambda: [(one, one["id"]) for one in page["data"]])
         ours = []

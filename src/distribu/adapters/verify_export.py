@@ -463,13 +463,13 @@ def read_head(text: str) -> Mapping[str, Any]:
     try:
         found = _HEAD_IN.findall("".join(text.split()))
         value = json.loads(found[-1] if found else text)
-        head = value.get("data", value)
+        head: Mapping[str, Any] = value.get("data", value)
         signed_text(head)
         if not all(type(head[name]) is int for name in ("v", "number", "size")):
             raise ValueError("no head")
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         raise ValueError("this is no head of an audit log") from None
-    return head  # type: ignore[no-any-return]  # JSON
+    return head
 
 
 def read_keys(texts: Iterable[str]) -> dict[str, bytes]:

@@ -1,7 +1,8 @@
 """Use cases of what a company pays for, and the check of what that allows."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final
@@ -199,14 +200,20 @@ def _back(outside: Outside) -> str:
     return outside.links_begin.rstrip("/") + CHANGE_AT
 
 
-async def _asked(page: Awaitable[str]) -> plans.PageView:
-    """The page. What went wrong there is said in our words."""
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """Raises `Busy` (payments_away) and `Refused` (payments_refused) for what goes wrong at Stripe inside."""
     try:
-        return plans.PageView(url=await page)
+        yield
     except PaymentsAway as away:
         raise Busy("payments_away", retry_after_s=away.retry_after_s or AWAY_S) from None
     except PaymentsRefused:
         raise Refused("payments_refused") from None
+
+
+async def _asked(page: Awaitable[str]) -> plans.PageView:
+    with in_our_words():
+        return plans.PageView(url=await page)
 
 
 # --- what Stripe says --------------------------------------------------------------------------

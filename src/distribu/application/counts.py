@@ -1,7 +1,7 @@
 """What this process has done, in numbers. Nothing in here was chosen by a caller or names anybody."""
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Final
 
 BUCKETS_S: Final = (0.005, 0.025, 0.1, 0.5, 2.5)
@@ -21,7 +21,7 @@ class Counts:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.buckets: dict[str, list[int]] = {}
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.retries: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
         self.deliveries: Counter[str] = Counter()
@@ -37,4 +37,4 @@ class Counts:
         if buckets is None:
             buckets = self.buckets[name] = [0] * (len(BUCKETS_S) + 1)
         buckets[bisect_left(BUCKETS_S, took_s)] += 1
-        self.seconds[name] += took_s  # type: ignore[assignment]  # typed for whole numbers, adds any
+        self.seconds[name] += took_s

@@ -509,12 +509,8 @@ class ReplayNotice(Process[KeptNotice], frozen=True, kw_only=True):
             raise NotFound("notice_not_found")
         told, hint, until_s = _again(kept), None, asking(outside)
         if company_id is None and kept.subscription_ref is not None:
-            try:
+            with billing.in_our_words():
                 bought = await _asked(outside, kept.subscription_ref, until_s)
-            except PaymentsAway as away:
-                raise Busy("payments_away", retry_after_s=away.retry_after_s or billing.AWAY_S) from None
-            except PaymentsRefused:
-                raise Refused("payments_refused") from None
             hint = bought.company_id if bought else None
         status = kept.status if kept.done else await _see_to(outside, told, hint, until_s=until_s)
         return KeptNotice(kept.company_id, kept.ref, kept.type, status, "", kept.created_at)

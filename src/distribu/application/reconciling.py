@@ -16,7 +16,7 @@ from distribu.application.kernel import Distribu, Outside, Process, Query, Reads
 from distribu.application.notices import Told
 from distribu.application.payments import PAGE
 from distribu.application.platform import FindCompanies, NoteUse
-from distribu.application.ports import Bought, Payments, PaymentsAway, PaymentsRefused
+from distribu.application.ports import Bought, Payments, PaymentsAway
 from distribu.application.shapes import View, camel, plain
 from distribu.domain.access import Actor, Permission, Standing
 from distribu.domain.accounts import REALM
@@ -144,14 +144,9 @@ async def sync_billing(distribu: Distribu) -> int:
 
 
 async def _told(steps: AsyncIterator[Difference | Looked]) -> AsyncIterator[Difference | Looked]:
-    """The same; what went wrong at Stripe is said in our words."""
-    try:
+    with billing.in_our_words():
         async for step in steps:
             yield step
-    except PaymentsAway as away:
-        raise Busy("payments_away", retry_after_s=away.retry_after_s or billing.AWAY_S) from None
-    except PaymentsRefused:
-        raise Refused("payments_refused") from None
 
 
 class _Comparing:
